@@ -1,0 +1,1 @@
+"""Volumes through the Container Storage Interface: a node client and a hostpath driver."""

@@ -1,0 +1,1 @@
+"""The container runtime: OCI bundles become processes in namespaces, cgroups and an overlay root filesystem."""
