@@ -1,0 +1,106 @@
+"""Process identity, and commands under a deadline."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.linux.procs import CommandOutputTooLarge, CommandTimeout, Process, run_command
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(["sleep", "60"])
+    yield child
+    child.kill()
+    child.wait()
+
+
+def test_a_process_is_alive_until_it_is_a_zombie(sleeper: subprocess.Popen[bytes]) -> None:
+    process = Process.of(sleeper.pid)
+    assert process.alive()
+    assert process.signal(signal.SIGKILL)
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+    assert not process.alive()
+    sleeper.wait()
+    assert not process.alive()
+    assert not process.signal(signal.SIGKILL)
+
+
+def test_the_same_pid_with_another_start_time_is_another_process(sleeper: subprocess.Popen[bytes]) -> None:
+    impostor = Process(sleeper.pid, Process.of(sleeper.pid).start_time - 1)
+    assert not impostor.alive()
+    assert not impostor.signal(signal.SIGKILL)
+    with pytest.raises(ProcessLookupError):
+        impostor.pidfd()
+    assert sleeper.poll() is None
+
+
+def test_process_goes_through_json() -> None:
+    current = Process.current()
+    assert Process.from_json(current.to_json()) == current
+
+
+def test_no_such_process() -> None:
+    with pytest.raises(ProcessLookupError):
+        Process.of(2**22 + 1)
+
+
+def test_run_command_feeds_stdin_and_returns_both_streams() -> None:
+    done = run_command(["sh", "-c", "cat; echo oops >&2; exit 3"], input=b"a" * 300_000, timeout=20, limit=1 << 20)
+    assert (done.returncode, len(done.stdout), done.stderr) == (3, 300_000, b"oops\n")
+
+
+def test_run_command_reports_a_signal_as_a_negative_status() -> None:
+    assert run_command(["sh", "-c", "kill -TERM $$"], timeout=20, limit=100).returncode == -signal.SIGTERM
+
+
+def test_a_command_that_ignores_its_input_is_no_error() -> None:
+    assert run_command(["true"], input=b"x" * 1_000_000, timeout=20, limit=100).returncode == 0
+
+
+def test_the_deadline_kills_the_whole_group() -> None:
+    started = time.monotonic()
+    with pytest.raises(CommandTimeout, match=r"sh: still running after 0\.3 s; its last words: slow") as caught:
+        run_command(["sh", "-c", "echo $$; echo slow >&2; sleep 60 & wait"], timeout=0.3, limit=100)
+    assert time.monotonic() - started < 10
+    group = int(caught.value.stdout)
+    for _ in range(200):
+        if not _group_lives(group):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"process group {group} outlived the deadline")
+
+
+def _group_lives(group: int) -> bool:
+    """Whether a member still runs; zombies wait for an init that may be slow to reap."""
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group and fields[0] not in (b"Z", b"X"):
+            return True
+    return False
+
+
+def test_endless_output_is_cut_off() -> None:
+    with pytest.raises(CommandOutputTooLarge, match="wrote more than 5000 bytes"):
+        run_command(["yes"], timeout=20, limit=5000)
+
+
+def test_a_grandchild_that_keeps_the_pipe_delays_nobody() -> None:
+    done = run_command(["sh", "-c", "sleep 5 & echo $!"], timeout=20, limit=100)
+    os.kill(int(done.stdout), signal.SIGKILL)
+    assert done.returncode == 0
+
+
+def test_a_missing_command_is_an_oserror() -> None:
+    with pytest.raises(FileNotFoundError):
+        run_command(["/nonexistent/plugin"], timeout=1, limit=1)
