@@ -1,0 +1,1 @@
+"""Messages of the CRI, generated from api.proto by generate.py."""
