@@ -1,0 +1,149 @@
+"""Other projects' programs (crictl, critest, grpcurl, containerd, runc, ...), built once from their Go modules.
+
+The tests and the bench want real peers: clients that were not written by us, and runtimes to measure against. They are
+ordinary dependencies, pinned in peers.toml and fetched through the Go module proxy. Nothing of the product needs Go, so
+where Go or the proxy is missing, `tool` raises `PeerUnavailable` and `require` skips the test with that reason.
+
+    <cache>/<module>-<version>/
+        go.mod, go.sum      the scratch module that pins the dependency
+        bin/<tool>          appears by rename, so it is whole or absent
+        lock                held while building: two test runs build once
+
+The cache is `.cache/peers` in the checkout, or $NODEAGENT_PEERS. Build ahead of time with
+`python -m tests.support.peers crictl grpcurl`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+VERSIONS = Path(__file__).with_name("peers.toml")
+CACHE = Path(os.environ.get("NODEAGENT_PEERS") or Path(__file__).parents[2] / ".cache" / "peers")
+FETCH_TIMEOUT = 300.0  # seconds for the module proxy to deliver one module with what it requires
+BUILD_TIMEOUT = 1200.0  # seconds to compile one tool; the largest takes about a minute on two cores
+
+
+class PeerUnavailable(Exception):
+    """The tool is not built and cannot be built here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One Go module of peers.toml and the programs built from it."""
+
+    name: str
+    module: str
+    version: str
+    tools: dict[str, str]
+    flags: list[str] = field(default_factory=list)
+    cgo: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return CACHE / f"{self.name}-{self.version}"
+
+    def binary(self, tool_name: str) -> Path:
+        return self.folder / "bin" / tool_name
+
+    def package(self, tool_name: str) -> str:
+        relative = self.tools[tool_name]
+        return self.module if relative == "." else f"{self.module}/{relative}"
+
+
+def peers() -> dict[str, Peer]:
+    """Every tool's name with the module that it comes from."""
+    modules = tomllib.loads(VERSIONS.read_text())
+    known = (Peer(name, **table) for name, table in modules.items())
+    return {tool_name: peer for peer in known for tool_name in peer.tools}
+
+
+def tool(name: str) -> Path:
+    """The built program's path; builds it when it is not in the cache.
+
+    Raises PeerUnavailable with the reason (no Go, module proxy silent, compiler's last words).
+    """
+    peer = peers()[name]
+    binary = peer.binary(name)
+    if not binary.exists():
+        with _locked(peer):
+            if not binary.exists():
+                _build(peer, name)
+    return binary
+
+
+def require(name: str) -> Path:
+    """`tool` for tests: skips the test with the reason when the tool cannot be had."""
+    try:
+        return tool(name)
+    except PeerUnavailable as reason:
+        pytest.skip(str(reason))
+
+
+@contextmanager
+def _locked(peer: Peer) -> Iterator[None]:
+    peer.folder.mkdir(parents=True, exist_ok=True)
+    with (peer.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(peer: Peer, name: str) -> None:
+    if shutil.which("go") is None:
+        raise PeerUnavailable(f"{name}: Go is not installed (apt-get install golang-go, or see https://go.dev/dl)")
+    if not (peer.folder / "go.sum").exists():
+        _fetch(peer, name)
+    package = peer.package(name)
+    # critest is no main package but a test suite that its authors ship compiled.
+    verb = ["test", "-c"] if name == "critest" else ["build"]
+    fresh = peer.binary(name + ".new")
+    fresh.parent.mkdir(exist_ok=True)
+    _go(peer, name, [*verb, "-trimpath", *peer.flags, "-o", str(fresh), package], BUILD_TIMEOUT)
+    fresh.rename(peer.binary(name))
+
+
+def _fetch(peer: Peer, name: str) -> None:
+    """Pins the module, and what all its tools require, in a scratch module; go.sum is written last."""
+    (peer.folder / "go.mod").write_text(f"module peers.test/{peer.name}\n")
+    packages = [f"{peer.package(tool_name)}@{peer.version}" for tool_name in peer.tools]
+    _go(peer, name, ["get", *packages], FETCH_TIMEOUT)
+
+
+def _go(peer: Peer, name: str, arguments: list[str], timeout: float) -> None:
+    environment = {**os.environ, "GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": "1" if peer.cgo else "0"}
+    command = ["nice", "go", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=peer.folder, env=environment, timeout=timeout, capture_output=True, text=True, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        raise PeerUnavailable(f"{name}: `go {arguments[0]}` did not end within {timeout:.0f} s") from late
+    if done.returncode != 0:
+        last_words = "\n".join(done.stderr.strip().splitlines()[-5:])
+        raise PeerUnavailable(f"{name}: `go {' '.join(arguments)}` in {peer.folder} failed: {last_words}")
+
+
+def main() -> int:
+    """Builds the tools named on the command line (all of them when none is named) and prints their paths."""
+    status = 0
+    for name in sys.argv[1:] or list(peers()):
+        try:
+            print(tool(name), flush=True)
+        except (PeerUnavailable, KeyError) as reason:
+            print(f"peers: {reason}", file=sys.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
