@@ -1,0 +1,1 @@
+"""The messages of CSI and of plugin registration, with their services read from the descriptors."""
