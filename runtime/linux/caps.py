@@ -1,0 +1,118 @@
+"""Capabilities by name, and how a process comes to hold exactly the ones it should (capabilities(7)).
+
+A container never gets more than this daemon's own bounding set has: on a machine that lacks one (CAP_SYS_RESOURCE is
+missing in many VMs and nested containers) "all capabilities" means all that are there.
+Inheritable sets stay empty: a non-empty one lets file capabilities raise what was dropped (CVE-2022-24769 and kin).
+The one exception is the kernel's: a capability can only be ambient while it is inheritable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import prctl
+
+from runtime.linux.syscalls import wrapper
+
+# In the order of their numbers (linux/capability.h).
+_ORDER: Final = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+    "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL "
+    "SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+)
+NAMES: Final = tuple(f"CAP_{name}" for name in _ORDER.split())
+_NUMBERS: Final = {name: number for number, name in enumerate(NAMES)}
+_LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+
+
+class _Header(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _Data(ctypes.Structure):
+    """One half of capset(2)'s data: version 3 takes two of them, 32 capabilities each."""
+
+    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+_capset = wrapper("capset", ctypes.c_void_p, ctypes.c_void_p)
+_prctl = wrapper("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
+
+
+def number(name: str) -> int:
+    """The number of a capability named as in the OCI spec ("CAP_NET_RAW"); raises ValueError for no such name."""
+    try:
+        return _NUMBERS[name]
+    except KeyError:
+        raise ValueError(f"unknown capability {name!r}") from None
+
+
+def mask(names: Iterable[str]) -> int:
+    """A set of capabilities as bits."""
+    bits = 0
+    for name in names:
+        bits |= 1 << number(name)
+    return bits
+
+
+def bounding_mask() -> int:
+    """The bounding set of this process as bits; a capability that the kernel does not know counts as not there."""
+    bits = 0
+    for candidate in range(len(NAMES)):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: unknown to the python-prctl that was built here
+            bits |= prctl.capbset_read(candidate) << candidate
+    return bits
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilitySets:
+    """What a process shall hold, as bits. The inheritable set is not asked for: it is the ambient one."""
+
+    bounding: int
+    effective: int
+    permitted: int
+    ambient: int
+
+    @classmethod
+    def from_oci(cls, doc: Mapping[str, Iterable[str]], available: int) -> CapabilitySets:
+        """From `process.capabilities` of the OCI config, cut down to the `available` ones. Raises ValueError."""
+        sets = {key: mask(doc.get(key) or ()) & available for key in ("bounding", "effective", "permitted", "ambient")}
+        sets["effective"] &= sets["permitted"]
+        sets["ambient"] &= sets["permitted"]
+        return cls(**sets)
+
+
+def drop_bounding(keep: int) -> None:
+    """Drop from the bounding set all that is not in `keep`; needs CAP_SETPCAP."""
+    for candidate in _members(bounding_mask() & ~keep):
+        prctl.capbset_drop(candidate)
+
+
+def set_process_capabilities(sets: CapabilitySets) -> None:
+    """The last step, after the change of user (with PR_SET_KEEPCAPS): exactly these sets, then the ambient ones."""
+    _set(sets.effective, sets.permitted, sets.ambient)
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    for capability in _members(sets.ambient):
+        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
+
+
+def _set(effective: int, permitted: int, inheritable: int) -> None:
+    header = _Header(_LINUX_CAPABILITY_VERSION_3, 0)
+    halves = [
+        _Data(effective >> shift & 0xFFFFFFFF, permitted >> shift & 0xFFFFFFFF, inheritable >> shift & 0xFFFFFFFF)
+        for shift in (0, 32)
+    ]
+    data = (_Data * 2)(*halves)
+    _capset(ctypes.addressof(header), ctypes.addressof(data))
+
+
+def _members(bits: int) -> list[int]:
+    return [candidate for candidate in range(len(NAMES)) if bits >> candidate & 1]

@@ -1,0 +1,195 @@
+"""Mounts as values: what an overlay root filesystem is made of, what mount options mean, and how both become fds.
+
+`images` hands out OverlayRootfs values and `runtime` mounts them, so the word for it stands here, below both.
+Everything returns a detached mount as an fd; nothing is visible to anyone until it is attached with move_mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runtime.linux import mountapi as api
+from runtime.linux.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, mount
+
+PAGE: Final = 4096
+
+# mount(8) option -> (attributes to set, attributes to clear); mount_setattr(2).
+_ATTRIBUTES: Final[dict[str, tuple[int, int]]] = {
+    "ro": (api.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, api.MOUNT_ATTR_RDONLY),
+    "nosuid": (api.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, api.MOUNT_ATTR_NOSUID),
+    "nodev": (api.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, api.MOUNT_ATTR_NODEV),
+    "noexec": (api.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, api.MOUNT_ATTR_NOEXEC),
+    "nodiratime": (api.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, api.MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (api.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, api.MOUNT_ATTR_NOSYMFOLLOW),
+    "noatime": (api.MOUNT_ATTR_NOATIME, api.MOUNT_ATTR__ATIME),
+    "strictatime": (api.MOUNT_ATTR_STRICTATIME, api.MOUNT_ATTR__ATIME),
+    "relatime": (api.MOUNT_ATTR_RELATIME, api.MOUNT_ATTR__ATIME),
+    "atime": (api.MOUNT_ATTR_RELATIME, api.MOUNT_ATTR__ATIME),
+}
+# mount(2) flag values that mount_setattr takes in `propagation`; an "r" in front makes it recursive.
+_PROPAGATION: Final[dict[str, int]] = {
+    "private": 1 << 18,
+    "slave": 1 << 19,
+    "shared": 1 << 20,
+    "unbindable": 1 << 17,
+}
+_IGNORED: Final = frozenset({"defaults", "async", "_netdev"})
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayRootfs:
+    """An overlay filesystem: `lower[0]` is the top layer; empty `upper` and `work` make it read-only."""
+
+    lower: tuple[str, ...]
+    upper: str = ""
+    work: str = ""
+    options: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The form for messages and state files."""
+        return {"lower": list(self.lower), "upper": self.upper, "work": self.work, "options": list(self.options)}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> OverlayRootfs:
+        """The inverse of to_json(); unknown keys are ignored."""
+        return cls(tuple(doc["lower"]), doc.get("upper", ""), doc.get("work", ""), tuple(doc.get("options", ())))
+
+
+@dataclass(slots=True)
+class MountOptions:
+    """A list of OCI mount options, sorted by what they act on (runtime-spec, config.md "Mount options")."""
+
+    set_: int = 0
+    clear: int = 0
+    recursive_set: int = 0
+    recursive_clear: int = 0
+    propagation: int = 0
+    propagation_recursive: bool = False
+    bind: bool = False
+    recursive: bool = False
+    copy_up: bool = False
+    data: tuple[tuple[str, str | None], ...] = ()
+
+    @classmethod
+    def parse(cls, options: Iterable[str]) -> MountOptions:
+        """Sort the options; one that is no attribute is data for the filesystem, as in mount(8)."""
+        parsed = cls()
+        for option in options:
+            if not parsed._take_attribute(option) and not parsed._take_word(option):
+                key, separator, value = option.partition("=")
+                parsed.data += ((key, value if separator else None),)
+        return parsed
+
+    def _take_attribute(self, option: str) -> bool:
+        if option in _ATTRIBUTES:
+            set_, clear = _ATTRIBUTES[option]
+            self.set_ = self.set_ & ~clear | set_
+            self.clear = self.clear & ~set_ | clear
+        elif option[:1] == "r" and option[1:] in _ATTRIBUTES:
+            set_, clear = _ATTRIBUTES[option[1:]]
+            self.recursive_set = self.recursive_set & ~clear | set_
+            self.recursive_clear = self.recursive_clear & ~set_ | clear
+        else:
+            return False
+        return True
+
+    def _take_word(self, option: str) -> bool:
+        recursive = option[:1] == "r" and option[1:] in _PROPAGATION
+        if option in _PROPAGATION or recursive:
+            self.propagation = _PROPAGATION[option[1:] if recursive else option]
+            self.propagation_recursive = recursive
+        elif option in ("bind", "rbind"):
+            self.bind, self.recursive = True, option == "rbind"
+        elif option == "tmpcopyup":
+            self.copy_up = True
+        else:
+            return option in _IGNORED
+        return True
+
+    def apply(self, mount_fd: int) -> None:
+        """Change a detached mount as the options say; recursive ones change the mounts below it too."""
+        if self.set_ or self.clear:
+            api.mount_setattr(mount_fd, set_=self.set_, clear=self.clear)
+        if self.recursive_set or self.recursive_clear:
+            api.mount_setattr(mount_fd, set_=self.recursive_set, clear=self.recursive_clear, flags=AT_RECURSIVE)
+
+
+def filesystem(fstype: str, source: str, data: Iterable[tuple[str, str | None]] = (), attributes: int = 0) -> int:
+    """A new superblock as a detached mount. The OSError carries what the filesystem itself said about the failure."""
+    fs = api.fsopen(fstype)
+    try:
+        with _explained(fs):
+            api.fsconfig(fs, api.FSCONFIG_SET_STRING, "source", source)
+            for key, value in data:
+                api.fsconfig(fs, api.FSCONFIG_SET_FLAG if value is None else api.FSCONFIG_SET_STRING, key, value)
+            api.fsconfig(fs, api.FSCONFIG_CMD_CREATE)
+            return api.fsmount(fs, attributes)
+    finally:
+        os.close(fs)
+
+
+@contextlib.contextmanager
+def _explained(fs: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        for message in api.read_messages(fs):
+            error.add_note(message)
+        raise
+
+
+def overlay(rootfs: OverlayRootfs, attributes: int = 0) -> int:
+    """A detached overlay mount; needs "lowerdir+" (Linux 6.5 or later), else OSError EINVAL: see overlay_at()."""
+    data: list[tuple[str, str | None]] = [("lowerdir+", path) for path in rootfs.lower]
+    if rootfs.upper:
+        data += [("upperdir", rootfs.upper), ("workdir", rootfs.work)]
+    for option in rootfs.options:
+        key, separator, value = option.partition("=")
+        data.append((key, value if separator else None))
+    return filesystem("overlay", "overlay", data, attributes)
+
+
+def overlay_at(rootfs: OverlayRootfs, target: str) -> None:
+    """Mount the overlay at a path of the host by mount(2), for kernels without "lowerdir+".
+
+    All options must fit in one page there, so the layers are named relative to the directory that they share: the
+    caller's working directory is changed, which only a process about to pivot_root may do.
+    """
+    shared = os.path.commonpath([os.path.dirname(path) for path in rootfs.lower])
+    os.chdir(shared)
+    lower = ":".join(_escape(os.path.relpath(path, shared)) for path in rootfs.lower)
+    options = [f"lowerdir={lower}", *rootfs.options]
+    if rootfs.upper:
+        options += [f"upperdir={_escape(rootfs.upper)}", f"workdir={_escape(rootfs.work)}"]
+    data = os.fsencode(",".join(options))
+    if len(data) >= PAGE:
+        raise OSError(
+            errno.E2BIG, f"{len(rootfs.lower)} layers do not fit into the options of one overlay mount", shared
+        )
+    mount("overlay", target, "overlay", 0, data)
+
+
+def _escape(path: str) -> str:
+    """overlayfs splits its options at commas and colons; a backslash protects both."""
+    return path.replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
+
+
+def bind(source: str, *, recursive: bool = False) -> int:
+    """A detached copy of the mount at a path of the host, below that path only; links in it are followed."""
+    return api.open_tree(AT_FDCWD, source, api.OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0))
+
+
+def bind_fd(fd: int, *, recursive: bool = False) -> int:
+    """A detached copy of the mount that an O_PATH fd refers to."""
+    return api.open_tree(fd, "", api.OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0))

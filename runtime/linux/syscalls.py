@@ -1,0 +1,189 @@
+"""Linux system calls that Python 3.11 has no name for, declared once and called as their man pages say.
+
+This module stands at the very bottom: it imports nothing of ours, so that the zygote, the shims and a container's
+first process can use it. Every call fails the same way: a plain `OSError` of the kernel's errno, with the call and
+its arguments as a note. Constants keep the kernel's names and live beside the calls that take them.
+
+Calls numbered 424 and above have one number on all architectures (`asm-generic/unistd.h`), so they are made through
+`syscall(2)` and need no particular glibc; the older ones are glibc's own wrappers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
+from typing import Any, Final
+
+AT_FDCWD: Final = -100
+AT_SYMLINK_NOFOLLOW: Final = 0x100
+AT_NO_AUTOMOUNT: Final = 0x800
+AT_EMPTY_PATH: Final = 0x1000
+AT_RECURSIVE: Final = 0x8000
+
+CLONE_NEWTIME: Final = 0x00000080
+CLONE_PIDFD: Final = 0x00001000
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWCGROUP: Final = 0x02000000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+CLONE_INTO_CGROUP: Final = 0x200000000
+
+MS_SLAVE: Final = 1 << 19
+MS_PRIVATE: Final = 1 << 18
+MS_REC: Final = 1 << 14
+MNT_DETACH: Final = 2
+UMOUNT_NOFOLLOW: Final = 8
+
+RESOLVE_NO_XDEV: Final = 0x01
+RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_NO_SYMLINKS: Final = 0x04
+RESOLVE_BENEATH: Final = 0x08
+RESOLVE_IN_ROOT: Final = 0x10
+
+SFD_CLOEXEC: Final = os.O_CLOEXEC
+SFD_NONBLOCK: Final = os.O_NONBLOCK
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, function: Any, arguments: tuple[Any, ...]) -> int:
+    """Shared errcheck: the kernel's errno becomes an OSError that remembers the call."""
+    if result != -1:
+        return result
+    number = ctypes.get_errno()
+    error = OSError(number, os.strerror(number))
+    shown = arguments[1:] if function.numbered else arguments
+    error.add_note(f"{function.call_name}({', '.join(_show(argument) for argument in shown)})")
+    raise error
+
+
+def _show(argument: Any) -> str:
+    return os.fsdecode(argument) if isinstance(argument, bytes) else str(argument)
+
+
+def wrapper(name: str, *argtypes: Any, restype: Any = c_int) -> Any:
+    function: Any = _libc[name]
+    function.argtypes, function.restype, function.errcheck = argtypes, restype, _check
+    function.call_name, function.numbered = name, False
+    return function
+
+
+def numbered(name: str, *argtypes: Any) -> Any:
+    function = wrapper("syscall", c_long, *argtypes, restype=c_long)
+    function.call_name, function.numbered = name, True
+    return function
+
+
+_CLONE_ARGS: Final = "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup"
+
+
+class _CloneArgs(ctypes.Structure):
+    """`struct clone_args` of clone3(2), version 2 (88 bytes, Linux 5.7)."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in _CLONE_ARGS.split()]
+
+
+class _OpenHow(ctypes.Structure):
+    """`struct open_how` of openat2(2)."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+
+
+class _Statfs(ctypes.Structure):
+    """The head of `struct statfs` (statfs(2)): only f_type is read."""
+
+    _fields_ = [("f_type", c_long), ("rest", ctypes.c_byte * 248)]
+
+
+_unshare = wrapper("unshare", c_int)
+_setns = wrapper("setns", c_int, c_int)
+_pivot_root = wrapper("pivot_root", c_char_p, c_char_p)
+_mount = wrapper("mount", c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
+_umount2 = wrapper("umount2", c_char_p, c_int)
+_execve = wrapper("execve", c_char_p, c_void_p, c_void_p)
+_fstatfs = wrapper("fstatfs", c_int, c_void_p)
+_signalfd = wrapper("signalfd", c_int, c_void_p, c_int)
+_clone3 = numbered("clone3", c_void_p, c_size_t)
+_close_range = numbered("close_range", c_uint, c_uint, c_uint)
+_openat2 = numbered("openat2", c_int, c_char_p, c_void_p, c_size_t)
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces named by CLONE_NEW* flags for new ones (unshare(2))."""
+    _unshare(flags)
+
+
+def setns(fd: int, nstype: int) -> None:
+    """Enter the namespace, or those of a pidfd's process that `nstype` selects (setns(2))."""
+    _setns(fd, nstype)
+
+
+def clone3(flags: int, *, cgroup: int = -1, exit_signal: int = 17) -> tuple[int, int]:
+    """fork(2) with clone3's flags: (pid, pidfd) in the parent, (0, -1) in the child.
+
+    The child shares nothing (no CLONE_VM). Python's at-fork hooks do not run: the caller must be single-threaded.
+    `cgroup` is the fd of a cgroup v2 directory, or -1; `exit_signal` defaults to SIGCHLD.
+    """
+    pidfd = c_int(-1)
+    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
+    if cgroup >= 0:
+        arguments.flags |= CLONE_INTO_CGROUP
+        arguments.cgroup = cgroup
+    pid: int = _clone3(435, ctypes.addressof(arguments), ctypes.sizeof(arguments))
+    return pid, pidfd.value if pid else -1
+
+
+def execve(path: bytes, argv: ctypes.Array[c_char_p], envp: ctypes.Array[c_char_p]) -> None:
+    """execve(2) with arrays from `string_array`, built beforehand so that a failing call costs nothing to repeat."""
+    _execve(path, argv, envp)
+
+
+def string_array(strings: list[bytes]) -> ctypes.Array[c_char_p]:
+    """A NULL-terminated `char *const[]`."""
+    return (c_char_p * (len(strings) + 1))(*strings, None)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Swap the root mount of this mount namespace (pivot_root(2))."""
+    _pivot_root(os.fsencode(new_root), os.fsencode(put_old))
+
+
+def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, data: bytes | None = None) -> None:
+    """mount(2); `data` holds at most one page."""
+    encoded = [None if text is None else os.fsencode(text) for text in (source, target, fstype)]
+    _mount(*encoded, flags, data)
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _umount2(os.fsencode(target), flags)
+
+
+def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """Open `path` beneath `dirfd` with RESOLVE_* restrictions (openat2(2)); the new fd is close-on-exec."""
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
+    fd: int = _openat2(437, dirfd, os.fsencode(path), ctypes.addressof(how), ctypes.sizeof(how))
+    return fd
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
+    """Close all fds from `first` to `last` inclusive (close_range(2))."""
+    _close_range(436, first, last, flags)
+
+
+def fstatfs_type(fd: int) -> int:
+    """The magic number of the filesystem that `fd` lives on (statfs(2), f_type)."""
+    buffer = _Statfs()
+    _fstatfs(fd, ctypes.addressof(buffer))
+    return int(buffer.f_type)
+
+
+def signalfd(signals: set[int], flags: int = SFD_CLOEXEC | SFD_NONBLOCK) -> int:
+    """A new fd that becomes readable when one of `signals`, which the caller has blocked, is pending (signalfd(2))."""
+    mask = (ctypes.c_uint64 * 16)(sum(1 << (signum - 1) for signum in signals))
+    fd: int = _signalfd(-1, ctypes.addressof(mask), flags)
+    return fd
