@@ -21,6 +21,6 @@ test-vm: ; @vagrant/provision.sh vm && exec $(BIN)/python -m tests.vm $(ARGS)
 
 proto: ; @vagrant/provision.sh test && exec $(BIN)/python cri/proto/generate.py
 
-install: ; @vagrant/install.sh
+install: ; @vagrant/provision.sh install
 
 clean: ; rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache

