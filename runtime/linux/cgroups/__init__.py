@@ -1,0 +1,35 @@
+"""Control groups: one logical path, whatever mix of cgroup v1 hierarchies and cgroup v2 this host has.
+
+cgroup v2 is the design; on a hybrid host, whose controllers are bound to v1 hierarchies, limits and usage go
+through those, and what only v2 can do (kill, freeze, CLONE_INTO_CGROUP, pressure) stays on the v2 tree.
+
+    layout.py    which controller is where, and below which directory this daemon may work
+    cgroup.py    Cgroup: create, apply, join, kill, freeze, remove; join.py the child's part
+    tree.py      the directories themselves
+    resources.py OCI `linux.resources` -> file settings, by settings_v1.py and settings_v2.py, values by convert.py
+    devices.py   device rules -> one policy; bpf.py puts it into the kernel on v2
+    oom.py       out-of-memory kills, seen
+    stats.py     usage, typed; read by stats_v1.py (cgroupspy) and stats_v2.py, chosen by usage.py
+
+Shims import this package and fork afterwards: it is stdlib only, but for stats_v1.py, which daemons import on the
+first stats call.
+"""
+
+from runtime.linux.cgroups.cgroup import Cgroup
+from runtime.linux.cgroups.errors import CgroupError, InvalidResources, MissingController
+from runtime.linux.cgroups.join import Join
+from runtime.linux.cgroups.layout import Layout, detect
+from runtime.linux.cgroups.oom import OomWatch
+from runtime.linux.cgroups.tree import remove_directories
+
+__all__ = [
+    "Cgroup",
+    "CgroupError",
+    "InvalidResources",
+    "Join",
+    "Layout",
+    "MissingController",
+    "OomWatch",
+    "detect",
+    "remove_directories",
+]

@@ -1,0 +1,41 @@
+"""cgroup interface files: one open, one read or write, one close; three system calls and no buffering."""
+
+from __future__ import annotations
+
+import os
+
+#: Larger than any interface file: memory.numa_stat on a machine of many nodes has some 20 KiB.
+READ_LIMIT = 1 << 18
+
+
+def write(path: str, value: str) -> None:
+    """Write one value, unterminated, as the kernel takes it; the OSError names the file and the value."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode("ascii"))
+    except OSError as error:
+        error.filename = path
+        error.add_note(f"while writing {value!r} to {path}")
+        raise
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> str:
+    """The text of an interface file."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, READ_LIMIT).decode("ascii")
+    finally:
+        os.close(fd)
+
+
+def read_pairs(path: str) -> dict[str, int]:
+    """A file of `key value` lines (cgroup-v2.rst, "flat keyed")."""
+    return {key: int(value) for key, value in (line.split() for line in read(path).splitlines())}
+
+
+def read_limit(path: str) -> int | None:
+    """A file of one number, or None for `max`."""
+    text = read(path).strip()
+    return None if text == "max" else int(text)

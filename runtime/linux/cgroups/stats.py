@@ -1,0 +1,96 @@
+"""Usage of a cgroup at one moment, typed; times in nanoseconds, memory in bytes.
+
+What the numbers mean is what the kubelet's summary and the CRI stats mean by them: the working set is usage less
+the inactive file cache, which the kernel can drop at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PressureLine:
+    """Shares of time in which tasks stalled, in percent over 10, 60 and 300 s, and the total in microseconds."""
+
+    avg10: float
+    avg60: float
+    avg300: float
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Pressure stall information (Documentation/accounting/psi.rst); `full` counts when all tasks stalled."""
+
+    some: PressureLine
+    full: PressureLine
+
+
+@dataclass(frozen=True, slots=True)
+class CpuStats:
+    """CPU time since the cgroup was made, and how often its quota held it up."""
+
+    usage_ns: int
+    user_ns: int
+    system_ns: int
+    periods: int = 0
+    throttled_periods: int = 0
+    throttled_ns: int = 0
+    pressure: Pressure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """Memory charged to the cgroup; a limit of None is no limit, swap is None without swap accounting."""
+
+    usage: int
+    working_set: int
+    rss: int
+    anon: int
+    file: int
+    page_faults: int
+    major_page_faults: int
+    limit: int | None = None
+    swap: int | None = None
+    swap_limit: int | None = None
+    pressure: Pressure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PidsStats:
+    """Tasks (threads count) and how many there may be."""
+
+    current: int
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceIo:
+    """Bytes and operations on one block device."""
+
+    major: int
+    minor: int
+    read_bytes: int = 0
+    write_bytes: int = 0
+    read_ops: int = 0
+    write_ops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IoStats:
+    """One entry for each block device that was used."""
+
+    devices: tuple[DeviceIo, ...]
+    pressure: Pressure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Everything that this host can tell; a part whose controller is missing is None."""
+
+    timestamp_ns: int
+    cpu: CpuStats | None
+    memory: MemoryStats | None
+    pids: PidsStats | None
+    io: IoStats | None

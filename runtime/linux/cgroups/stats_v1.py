@@ -1,0 +1,117 @@
+"""Usage from cgroup v1 hierarchies, read through cgroupspy's typed controllers.
+
+The package costs 4 ms to import, which a daemon pays once; shims set limits but read no usage, and never import it.
+Its controllers ask no more of a node than `full_path`, so no tree of the whole host is built, as its own API would.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+
+from cgroupspy.controllers import Controller, CpuAcctController, CpuController, MemoryController
+from cgroupspy.interfaces import BaseFileInterface, IntegerFile
+
+from runtime.linux.cgroups.stats import CpuStats, DeviceIo, MemoryStats, Pressure
+
+#: v1 says "no limit" by the largest page counter; anything near it is one.
+UNLIMITED = 1 << 62
+
+
+class DeviceCountersFile(BaseFileInterface):  # type: ignore[misc]
+    """`major:minor Operation count` lines and a total, as {(major, minor): {operation: count}}."""
+
+    readonly = True
+
+    def sanitize_get(self, value: str) -> dict[tuple[int, int], dict[str, int]]:
+        """Parse the file's text; operations beside Read and Write are subsets of them."""
+        counters: dict[tuple[int, int], dict[str, int]] = defaultdict(dict)
+        for line in value.splitlines():
+            if ":" in line:
+                numbers, operation, count = line.split()
+                major, minor = numbers.split(":")
+                counters[int(major), int(minor)][operation] = int(count)
+        return counters
+
+
+class ThrottleController(Controller):  # type: ignore[misc]
+    """The blkio files that count on every I/O scheduler; cgroupspy 0.2.3 leaves them out."""
+
+    service_bytes = DeviceCountersFile("blkio.throttle.io_service_bytes_recursive")
+    serviced = DeviceCountersFile("blkio.throttle.io_serviced_recursive")
+
+
+class CpuTimeController(CpuAcctController):  # type: ignore[misc]
+    """Nanoseconds by mode, where cpuacct.stat has ticks of 10 ms (Linux 4.7)."""
+
+    usage_user = IntegerFile("cpuacct.usage_user", readonly=True)
+    usage_system = IntegerFile("cpuacct.usage_sys", readonly=True)
+
+
+class _Node:
+    """As much of a cgroupspy node as its controllers use."""
+
+    __slots__ = ("full_path",)
+
+    def __init__(self, directory: str) -> None:
+        self.full_path = os.fsencode(directory)
+
+
+def cpu(cpuacct_directory: str, cpu_directory: str, pressure: Pressure | None) -> CpuStats:
+    """cpuacct times, and the CFS counters when the cpu hierarchy is there (directory not "")."""
+    times = CpuTimeController(_Node(cpuacct_directory))
+    throttling = CpuController(_Node(cpu_directory)).stat if cpu_directory else {}
+    return CpuStats(
+        usage_ns=times.usage,
+        user_ns=times.usage_user,
+        system_ns=times.usage_system,
+        periods=throttling.get("nr_periods", 0),
+        throttled_periods=throttling.get("nr_throttled", 0),
+        throttled_ns=throttling.get("throttled_time", 0),
+        pressure=pressure,
+    )
+
+
+def memory(directory: str, pressure: Pressure | None) -> MemoryStats:
+    """memory.stat with the numbers of the whole subtree (`total_`)."""
+    controller = MemoryController(_Node(directory))
+    usage, stat = controller.usage_in_bytes, controller.stat
+    limit, both_limit = controller.limit_in_bytes, _both_limit(controller)
+    return MemoryStats(
+        usage=usage,
+        working_set=max(0, usage - stat["total_inactive_file"]),
+        rss=stat["total_rss"],
+        anon=stat["total_rss"],
+        file=stat["total_cache"],
+        page_faults=stat["total_pgfault"],
+        major_page_faults=stat["total_pgmajfault"],
+        limit=None if limit >= UNLIMITED else limit,
+        swap=stat.get("total_swap"),
+        swap_limit=None if both_limit is None or both_limit >= UNLIMITED else max(0, both_limit - limit),
+        pressure=pressure,
+    )
+
+
+def _both_limit(controller: MemoryController) -> int | None:
+    """The limit of memory and swap together, or None without swap accounting."""
+    try:
+        return int(controller.memsw_limit_in_bytes)
+    except FileNotFoundError:
+        return None
+
+
+def io(directory: str) -> tuple[DeviceIo, ...]:
+    """One entry for each device that was read or written through the block layer."""
+    controller = ThrottleController(_Node(directory))
+    transferred, operations = controller.service_bytes, controller.serviced
+    return tuple(
+        DeviceIo(
+            major=device[0],
+            minor=device[1],
+            read_bytes=counters.get("Read", 0),
+            write_bytes=counters.get("Write", 0),
+            read_ops=operations[device].get("Read", 0),
+            write_ops=operations[device].get("Write", 0),
+        )
+        for device, counters in sorted(transferred.items())
+    )
