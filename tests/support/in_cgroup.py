@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from runtime.linux import syscalls
 from runtime.linux.cgroups import Cgroup
@@ -17,7 +17,7 @@ DEADLINE = 60.0
 class Inside:
     """A child inside a cgroup; its stdout is kept in a pipe."""
 
-    def __init__(self, cgroup: Cgroup, argv: Sequence[str]) -> None:
+    def __init__(self, cgroup: Cgroup, argv: list[str]) -> None:
         join, target = cgroup.prepare_join(), cgroup.clone_fd()
         self.stdout, write_end = os.pipe()
         self.pid, self.pidfd = syscalls.clone3(0, cgroup=target)
@@ -52,9 +52,8 @@ class Inside:
             return b""
 
 
-def _become(enter: object, stdout: int, argv: Sequence[str]) -> None:
+def _become(enter: Callable[[], None], stdout: int, argv: list[str]) -> None:
     try:
-        assert callable(enter)
         enter()
         os.dup2(stdout, 1)
         os.execvp(argv[0], argv)
