@@ -27,6 +27,7 @@ _ORDER: Final = (
 )
 NAMES: Final = tuple(f"CAP_{name}" for name in _ORDER.split())
 _NUMBERS: Final = {name: number for number, name in enumerate(NAMES)}
+CAP_SYS_RESOURCE: Final = _NUMBERS["CAP_SYS_RESOURCE"]
 _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
@@ -44,6 +45,7 @@ class _Data(ctypes.Structure):
 
 
 _capset = wrapper("capset", ctypes.c_void_p, ctypes.c_void_p)
+_capget = wrapper("capget", ctypes.c_void_p, ctypes.c_void_p)
 _prctl = wrapper("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
@@ -88,6 +90,14 @@ class CapabilitySets:
         sets["effective"] &= sets["permitted"]
         sets["ambient"] &= sets["permitted"]
         return cls(**sets)
+
+
+def effective_mask() -> int:
+    """The capabilities in force in this process, as bits."""
+    header = _Header(_LINUX_CAPABILITY_VERSION_3, 0)
+    data = (_Data * 2)()
+    _capget(ctypes.addressof(header), ctypes.addressof(data))
+    return int(data[0].effective) | int(data[1].effective) << 32
 
 
 def drop_bounding(keep: int) -> None:

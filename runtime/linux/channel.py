@@ -13,18 +13,20 @@ The far side is a process of ours but may be broken: sizes are checked before an
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 VERSION: Final = 1
 INLINE_MAX: Final = 64 * 1024
 MESSAGE_MAX: Final = 16 * 1024 * 1024
 FDS_MAX: Final = 8
+CONNECT_SECONDS: Final = 2.0
 _INT = struct.Struct("i")
 _ANCILLARY: Final = socket.CMSG_SPACE(_INT.size * (FDS_MAX + 1))
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -60,8 +62,9 @@ class Channel:
         """Connect to a listening SEQPACKET socket; raises OSError when nobody listens."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            sock.settimeout(2.0)  # a listener whose backlog is full is a hung one
-            sock.connect(path)
+            sock.settimeout(CONNECT_SECONDS)  # a listener whose backlog is full is a hung one
+            with _short_name(path) as name:
+                sock.connect(name)
         except BaseException:
             sock.close()
             raise
@@ -70,6 +73,18 @@ class Channel:
     def fileno(self) -> int:
         """The socket's fd, for poll loops."""
         return self._socket.fileno()
+
+    @classmethod
+    def adopt(cls, fd: int) -> Channel:
+        """The end that an inherited or received fd is; it is owned from now on."""
+        return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd))
+
+    def move_to(self, fd: int) -> None:
+        """Make `fd` this end's number (close-on-exec); whatever was open there is closed."""
+        if self.fileno() != fd:
+            os.dup2(self.fileno(), fd, inheritable=False)
+            self._socket.close()
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd)
 
     def setblocking(self, blocking: bool) -> None:
         """Choose whether send and recv wait or raise BlockingIOError."""
@@ -90,6 +105,14 @@ class Channel:
             self._send_packet(json.dumps({"v": VERSION, "memfd": len(payload)}).encode(), (memfd, *fds))
         finally:
             os.close(memfd)
+
+    def recv_within(self, seconds: float) -> Message | None:
+        """recv() that waits at most `seconds`; raises TimeoutError. Afterwards the socket blocks."""
+        self._socket.settimeout(seconds)
+        try:
+            return self.recv()
+        finally:
+            self._socket.settimeout(None)
 
     def _send_packet(self, payload: bytes, fds: Sequence[int]) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
@@ -112,6 +135,35 @@ class Channel:
                 os.close(fd)
             raise
         return Message(doc, fds)
+
+
+def listen(path: str, backlog: int = 16) -> socket.socket:
+    """A non-blocking listening SEQPACKET socket at a new path, which only its owner can connect to (mode 0600)."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.setblocking(False)
+        before = os.umask(0o177)
+        try:
+            with _short_name(path) as name:
+                sock.bind(name)
+        finally:
+            os.umask(before)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def _short_name(path: str) -> Iterator[str]:
+    """A name for `path` that fits into the 108 bytes of a socket address (unix(7)) however deep its directory is."""
+    directory, name = os.path.split(path)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
 
 
 def encode(doc: dict[str, Any]) -> bytes:

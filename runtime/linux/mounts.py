@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime.linux import mountapi as api
-from runtime.linux.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, mount
+from runtime.linux.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, MS_PRIVATE, mount
 
 PAGE: Final = 4096
 
@@ -78,7 +78,6 @@ class MountOptions:
     propagation_recursive: bool = False
     bind: bool = False
     recursive: bool = False
-    copy_up: bool = False
     data: tuple[tuple[str, str | None], ...] = ()
 
     @classmethod
@@ -111,18 +110,24 @@ class MountOptions:
             self.propagation_recursive = recursive
         elif option in ("bind", "rbind"):
             self.bind, self.recursive = True, option == "rbind"
-        elif option == "tmpcopyup":
-            self.copy_up = True
         else:
             return option in _IGNORED
         return True
 
     def apply(self, mount_fd: int) -> None:
-        """Change a detached mount as the options say; recursive ones change the mounts below it too."""
-        if self.set_ or self.clear:
-            api.mount_setattr(mount_fd, set_=self.set_, clear=self.clear)
-        if self.recursive_set or self.recursive_clear:
-            api.mount_setattr(mount_fd, set_=self.recursive_set, clear=self.recursive_clear, flags=AT_RECURSIVE)
+        """Change a detached mount as the options say; without a word about propagation it becomes private."""
+        everywhere = self.propagation_recursive or (self.recursive and not self.propagation)
+        propagation = self.propagation or MS_PRIVATE
+        if everywhere or self.recursive_set or self.recursive_clear:
+            api.mount_setattr(
+                mount_fd,
+                set_=self.recursive_set,
+                clear=self.recursive_clear,
+                propagation=propagation if everywhere else 0,
+                flags=AT_RECURSIVE,
+            )
+        if self.set_ or self.clear or not everywhere:
+            api.mount_setattr(mount_fd, set_=self.set_, clear=self.clear, propagation=0 if everywhere else propagation)
 
 
 def filesystem(fstype: str, source: str, data: Iterable[tuple[str, str | None]] = (), attributes: int = 0) -> int:

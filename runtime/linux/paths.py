@@ -128,3 +128,12 @@ def write_proc(proc: int, path: str, value: str) -> None:
         os.write(fd, value.encode())
     finally:
         os.close(fd)
+
+
+def read_proc(proc: int, path: str) -> str:
+    """Read a small file beneath a checked procfs fd, following no link."""
+    fd = openat2(proc, path, os.O_RDONLY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    try:
+        return os.read(fd, 4096).decode()
+    finally:
+        os.close(fd)

@@ -1,0 +1,162 @@
+"""Starting the zygote, watching it, and starting it again.
+
+The zygote is this Python run afresh, without threads and without anything that crid has imported. Its interpreter is
+executed through a read-only, detached bind mount of the directory it lives in: every shim and every container's first
+process is a fork of it, so /proc/<pid>/exe, wherever a container can see one, leads to a mount on which opening for
+writing fails with EROFS (CVE-2019-5736: a container overwrote the runtime's binary that way).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import prctl
+
+import runtime
+from runtime.errors import ContainerError, explain
+from runtime.linux import mountapi
+from runtime.linux.channel import Channel
+from runtime.linux.failpoints import VARIABLE
+from runtime.linux.mounts import bind
+from runtime.spec import SandboxSpec
+
+READY_SECONDS = 20.0
+END_SECONDS = 5.0
+RESPAWN_TRIES = 3
+# Arguments of the interpreter: isolated, no site, no user's startup files; then where our two packages are.
+_BOOT = "import sys; sys.path[:0] = sys.argv[2:]; from runtime.zygote import main; main(int(sys.argv[1]))"
+
+
+class ZygoteLauncher:
+    """Owns the zygote process; all methods belong to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._starting = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's pid while it lives."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Start one if none lives; returns when it is ready to fork. Raises OSError, TimeoutError, ContainerError."""
+        async with self._starting:
+            if self._process is None and not self._closed:
+                await asyncio.to_thread(self._spawn)
+                assert self._process is not None
+                self._watch(self._process)
+
+    def _spawn(self) -> None:
+        ours, theirs = Channel.pair()
+        try:
+            with contextlib.closing(theirs):
+                process = _execute_interpreter(theirs.fileno())
+            _await_ready(ours, process)
+        except BaseException:
+            ours.close()
+            raise
+        self._process, self._channel = process, ours
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        pidfd = os.pidfd_open(process.pid)
+
+        def ended() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._forget(process)
+            if not self._closed:
+                task = loop.create_task(self._respawn())
+                self._respawning = task  # the loop itself keeps only a weak reference
+
+        loop.add_reader(pidfd, ended)
+
+    def _forget(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        if self._process is process:
+            self._process = None
+            if self._channel:
+                self._channel.close()
+                self._channel = None
+
+    async def _respawn(self) -> None:
+        try:
+            await self.start()
+        except (OSError, ContainerError) as error:
+            print(f"zygote: cannot be started again: {explain(error)}; the next pod tries anew", file=sys.stderr)
+
+    async def fork_shim(self, spec: SandboxSpec, connection: Channel) -> None:
+        """Have a shim forked that owns the far end of `connection`; whether it succeeds is told there.
+
+        Raises ContainerError when no zygote can be had.
+        """
+        for _ in range(RESPAWN_TRIES):
+            if self._closed:
+                raise ContainerError("the runtime is closed")
+            await self.start()
+            try:
+                assert self._channel is not None
+                return self._channel.send({"op": "shim", "spec": spec.to_json()}, [connection.fileno()])
+            except (OSError, AssertionError):
+                await asyncio.sleep(0.02)  # it has just died: its pidfd brings the news in a moment
+        raise ContainerError("the zygote dies again and again; see its messages on this daemon's stderr")
+
+    async def close(self) -> None:
+        """End the zygote and wait for it."""
+        self._closed = True
+        process, channel, self._channel = self._process, self._channel, None
+        if channel:
+            channel.close()  # end of file is its sign to exit
+        if process:
+            try:
+                await asyncio.to_thread(process.wait, END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _execute_interpreter(channel_fd: int) -> subprocess.Popen[bytes]:
+    interpreter = Path(sys.executable).resolve()
+    directory = bind(str(interpreter.parent))
+    try:
+        mountapi.mount_setattr(directory, set_=mountapi.MOUNT_ATTR_RDONLY)
+        arguments = ["-I", "-S", "-c", _BOOT, str(channel_fd), *_import_paths()]
+        return subprocess.Popen(
+            [str(interpreter), *arguments],
+            executable=f"/proc/self/fd/{directory}/{interpreter.name}",
+            pass_fds=(channel_fd, directory),
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+        )
+    finally:
+        os.close(directory)
+
+
+def _import_paths() -> Sequence[str]:
+    """Where our package and python-prctl live; the standard library the interpreter finds by itself."""
+    return [str(Path(module).resolve().parent) for module in (str(Path(runtime.__file__).parent), str(prctl.__file__))]
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of crid's environment; one malloc arena, because the zygote has one thread."""
+    own = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "PATH": os.defpath}
+    return own | ({VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {})
+
+
+def _await_ready(channel: Channel, process: subprocess.Popen[bytes]) -> None:
+    try:
+        message = channel.recv_within(READY_SECONDS)
+    except TimeoutError:
+        process.kill()
+        raise
+    if message is None:
+        raise ContainerError(f"the zygote exited with status {process.wait(END_SECONDS)} before it was ready")

@@ -1,0 +1,222 @@
+"""The small steps from which a container's filesystem tree is made, each of them data with describe() and execute().
+
+They run in the child of clone3, in a mount namespace that is a copy of the host's, in the order of `runtime.rootfs`.
+Every target is an fd that the kernel resolved inside the new root; every source is a detached mount. When a step fails,
+its describe() goes into the error as a note: it says what was being done, in words that need no source code.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from runtime.linux import mountapi, mounts, paths, syscalls
+from runtime.linux.mounts import MountOptions, OverlayRootfs
+
+# Image content must not decide where these are: CVE-2019-16884, CVE-2023-28642, CVE-2026-41579.
+NO_LINKS: Final = frozenset({"/proc", "/sys", "/dev"})
+
+
+@dataclass(slots=True)
+class Tree:
+    """The root being built: its fd, where it is attached until pivot_root, and mounts that were opened early."""
+
+    staging: str
+    root: int = -1
+    sources: dict[tuple[str, bool], list[int]] = field(default_factory=dict)
+    null: int = -1
+    empty: int = -1
+
+
+class Operation(Protocol):
+    """One step."""
+
+    def describe(self) -> str:
+        """What it does, for errors and logs."""
+
+    def execute(self, tree: Tree) -> None:
+        """Do it; raises OSError."""
+
+
+def perform(operations: list[Operation], tree: Tree) -> None:
+    """Execute them in order; the failing one is named in a note of its error."""
+    for operation in operations:
+        try:
+            operation.execute(tree)
+        except OSError as error:
+            error.add_note(operation.describe())
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSource:
+    """Clone the mount at a host path before anything is changed, so that it keeps its peer group (propagation)."""
+
+    path: str
+    recursive: bool
+
+    def describe(self) -> str:
+        return f"open mount source {self.path}"
+
+    def execute(self, tree: Tree) -> None:
+        opened = tree.sources.setdefault((self.path, self.recursive), [])
+        opened.append(mounts.bind(self.path, recursive=self.recursive))
+
+
+@dataclass(frozen=True, slots=True)
+class Isolate:
+    """Stop this namespace's mounts from reaching the host; those of the host still arrive until pivot_root."""
+
+    def describe(self) -> str:
+        return "make all inherited mounts slaves of the host's"
+
+    def execute(self, tree: Tree) -> None:
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+
+
+@dataclass(frozen=True, slots=True)
+class MountRoot:
+    """Attach the root filesystem over the staging directory."""
+
+    rootfs: OverlayRootfs | str
+
+    def describe(self) -> str:
+        what = self.rootfs if isinstance(self.rootfs, str) else f"an overlay of {len(self.rootfs.lower)} layers"
+        return f"mount {what} as the root filesystem"
+
+    def execute(self, tree: Tree) -> None:
+        if isinstance(self.rootfs, str):
+            tree.root = mounts.bind(self.rootfs, recursive=True)
+            mountapi.mount_setattr(tree.root, propagation=syscalls.MS_PRIVATE, flags=syscalls.AT_RECURSIVE)
+        else:
+            try:
+                tree.root = mounts.overlay(self.rootfs)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not any("lowerdir+" in note for note in error.__notes__):
+                    raise
+                mounts.overlay_at(self.rootfs, tree.staging)
+                tree.root = os.open(tree.staging, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                return
+        mountapi.move_mount_at(tree.root, tree.staging)
+
+
+@dataclass(frozen=True, slots=True)
+class MountFilesystem:
+    """Mount a new instance of a filesystem at a directory of the tree, which is made when missing."""
+
+    fstype: str
+    target: str
+    options: MountOptions
+    source: str = ""
+
+    def describe(self) -> str:
+        return f"mount {self.fstype} on {self.target}"
+
+    def execute(self, tree: Tree) -> None:
+        fd = mounts.filesystem(self.fstype, self.source or self.fstype, self.options.data, self.options.set_)
+        attach(tree, fd, self.target, directory=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Attach a source that OpenSource has opened at a file or directory of the tree, which is made when missing."""
+
+    path: str
+    target: str
+    options: MountOptions
+
+    def describe(self) -> str:
+        return f"bind {self.path} on {self.target}"
+
+    def execute(self, tree: Tree) -> None:
+        fd = tree.sources[self.path, self.options.recursive].pop()
+        self.options.apply(fd)
+        attach(tree, fd, self.target, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
+
+
+def attach(tree: Tree, mount_fd: int, target: str, *, directory: bool) -> None:
+    """Attach a detached mount inside the tree and close its fd."""
+    try:
+        place = open_target(tree, target, directory=directory)
+        try:
+            mountapi.move_mount(mount_fd, place)
+        finally:
+            os.close(place)
+    finally:
+        os.close(mount_fd)
+
+
+def open_target(tree: Tree, target: str, *, directory: bool) -> int:
+    """The place for a mount, made when missing: links stay inside the root, and /proc, /sys, /dev must not be any."""
+    if target in NO_LINKS:
+        try:
+            return paths.open_inside(tree.root, target, os.O_PATH | os.O_DIRECTORY, follow=False)
+        except FileNotFoundError:
+            return paths.make_directory(tree.root, target)
+        except OSError as error:
+            error.add_note(f"the image's {target} is not a plain directory")
+            raise
+    make: Callable[[int, str], int] = paths.make_directory if directory else paths.make_file
+    return make(tree.root, target)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDevice:
+    """A device node; one that is there already is kept if it is the same device."""
+
+    path: str
+    kind: str
+    major: int
+    minor: int
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+
+    def describe(self) -> str:
+        return f"make device {self.path} ({self.kind} {self.major}:{self.minor})"
+
+    def execute(self, tree: Tree) -> None:
+        directory, name = os.path.split(self.path)
+        parent = paths.make_directory(tree.root, directory)
+        try:
+            self._make(parent, name)
+        finally:
+            os.close(parent)
+
+    def _make(self, parent: int, name: str) -> None:
+        kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
+        device = os.makedev(self.major, self.minor) if self.kind != "p" else 0
+        try:
+            os.mknod(name, kind | self.mode, device, dir_fd=parent)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if (stat.S_IFMT(found.st_mode), found.st_rdev) != (kind, device):
+                raise
+            return
+        if self.uid or self.gid:
+            os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symbolic link in a filesystem that we have just mounted ourselves."""
+
+    path: str
+    destination: str
+
+    def describe(self) -> str:
+        return f"link {self.path} to {self.destination}"
+
+    def execute(self, tree: Tree) -> None:
+        directory, name = os.path.split(self.path)
+        parent = paths.make_directory(tree.root, directory)
+        try:
+            os.symlink(self.destination, name, dir_fd=parent)
+        except FileExistsError:
+            return  # the image or a mount brings its own /dev
+        finally:
+            os.close(parent)

@@ -1,0 +1,50 @@
+"""The first process of a pod's shared PID namespace: it reaps, and that is all it can do.
+
+Processes of the containers can see it as pid 1, and one with CAP_SYS_PTRACE could even enter it. So it keeps nothing
+worth entering: no capability, no file of the host's, an empty read-only root, nobody's uid.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+import prctl
+
+from runtime.linux.caps import CapabilitySets, drop_bounding, set_process_capabilities
+from runtime.linux.cgroups import Join
+from runtime.linux.channel import Channel
+from runtime.linux.mountapi import move_mount_at
+from runtime.linux.mounts import MountOptions, filesystem
+from runtime.linux.syscalls import close_range
+from runtime.operations import Isolate, Tree
+from runtime.protections import Pivot
+
+NOBODY: Final = 65534
+_EMPTY: Final = MountOptions.parse(["ro", "nosuid", "nodev", "noexec", "size=0", "nr_inodes=2", "mode=555"])
+
+
+def run_pod_init(staging: str, join: Join, status: Channel) -> None:
+    """The body of the process; never returns."""
+    os.setsid()
+    join.enter()
+    prctl.set_name("pod-init")
+    tree = Tree(staging)
+    Isolate().execute(tree)
+    tree.root = filesystem("tmpfs", "tmpfs", _EMPTY.data, _EMPTY.set_)
+    move_mount_at(tree.root, staging)
+    Pivot().execute(tree)
+    drop_bounding(0)
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    set_process_capabilities(CapabilitySets(0, 0, 0, 0))
+    prctl.set_no_new_privs(1)
+    prctl.set_pdeathsig(signal.SIGKILL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps for whoever ignores it (wait(2), NOTES)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    status.send({"exec": True})
+    close_range(0)
+    while True:
+        signal.pause()

@@ -1,0 +1,65 @@
+"""What a shim leaves behind when it is killed, and how that is ended: walk the disk, undo each, skip what is gone.
+
+A dead shim's containers cannot go on: nobody reads their output and nobody would learn their exit codes. Their first
+processes get SIGKILL from the kernel with their parent (PR_SET_PDEATHSIG); the rest is done here, by crid, from the
+records that the shim wrote before each effect. Everything is idempotent, so a crash in the middle costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from typing import Any
+
+from runtime import podcgroup, state
+from runtime.linux import namespaces, syscalls
+from runtime.linux.cgroups import Cgroup, Layout
+from runtime.linux.procs import Process
+
+DYING_SECONDS = 5.0
+
+
+def destroy_lost(state_dir: str) -> list[dict[str, Any]]:
+    """End a sandbox whose shim does not answer: the shim, its containers, their cgroups, the pins. Raises OSError.
+
+    Returns the records of containers that had ended before; of the others nobody knows how they ended.
+    """
+    shim = state.read_shim(state_dir)
+    if shim:
+        Process.from_json(shim["shim"]).signal(signal.SIGKILL)
+    containers = state.read_containers(state_dir)
+    if shim:
+        layout = Layout.from_json(shim["layout"])
+        cgroups = [Cgroup(doc["cgroup"], layout) for doc in [*containers, *shim.get("own", [])]]
+        for cgroup in cgroups:
+            cgroup.kill()
+        for cgroup in cgroups:
+            cgroup.remove(DYING_SECONDS)
+        if shim["cgroup_parent"]:
+            podcgroup.remove_unused(shim["cgroup_parent"], layout)
+    unmount(state_dir)
+    return [doc for doc in containers if state.has_ended(doc)]
+
+
+def unmount(state_dir: str) -> None:
+    """Undo a sandbox's mounts and remove its socket; what is not there is fine."""
+    names = f"{state_dir}/{state.NAMESPACES}"
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(names):
+            namespaces.unpin(f"{names}/{name}")
+        os.rmdir(names)
+    with contextlib.suppress(FileNotFoundError):
+        _unmount_shm(f"{state_dir}/{state.SHM}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{state_dir}/{state.SOCKET}")
+
+
+def _unmount_shm(path: str) -> None:
+    try:
+        syscalls.umount2(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: the directory is there but nothing is mounted on it
+            raise
+    os.rmdir(path)

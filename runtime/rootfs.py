@@ -1,0 +1,105 @@
+"""From an OCI config to the list of steps that build a container's filesystem tree.
+
+Pure planning: nothing is touched here, so the order can be read, tested and printed.
+
+    1. open bind sources          while mounts still have the host's propagation
+    2. isolate                    nothing that follows reaches the host
+    3. root filesystem, then the config's mounts in their order
+    4. devices and links          in a /dev that we mounted ourselves
+    5. masked and read-only paths, read-only root
+    6. pivot_root                 the host's tree is gone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runtime import devices
+from runtime.errors import InvalidSpec
+from runtime.linux.cgroups import Cgroup
+from runtime.linux.mounts import MountOptions
+from runtime.operations import Bind, Isolate, MountFilesystem, MountRoot, OpenSource, Operation
+from runtime.protections import MaskPath, Pivot, ReadonlyPath, ReadonlyRoot, WorkingDirectory
+from runtime.spec import ContainerSpec
+
+FILESYSTEMS: Final = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue"})
+_HYBRID_ROOT: Final = MountOptions.parse(["nosuid", "nodev", "noexec", "mode=755", "size=64k"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """One entry of the config's `mounts`."""
+
+    kind: str
+    source: str
+    target: str
+    options: MountOptions
+
+
+def plan(spec: ContainerSpec, cgroup: Cgroup) -> list[Operation]:
+    """The steps for a container. Raises InvalidSpec for a mount of an unknown type or without absolute paths."""
+    entries = [_parse(doc) for doc in spec.oci.get("mounts") or ()]
+    linux = spec.oci.get("linux") or {}
+    mounts: list[Operation] = []
+    for entry in entries:
+        mounts += _mount(entry, cgroup)
+    steps: list[Operation] = [
+        OpenSource(bind.path, bind.options.recursive) for bind in mounts if isinstance(bind, Bind)
+    ]
+    steps += [Isolate(), MountRoot(spec.rootfs), *mounts]
+    steps += _devices(spec, entries, linux)
+    cwd = spec.oci["process"].get("cwd") or "/"
+    if cwd != "/":
+        steps.append(WorkingDirectory(cwd))
+    steps += [MaskPath(path) for path in linux.get("maskedPaths") or ()]
+    steps += [ReadonlyPath(path) for path in linux.get("readonlyPaths") or ()]
+    if spec.rootfs_readonly:
+        steps.append(ReadonlyRoot())
+    steps.append(Pivot())
+    return steps
+
+
+def _parse(doc: Mapping[str, Any]) -> _Parsed:
+    target, options = doc.get("destination") or "", MountOptions.parse(doc.get("options") or ())
+    if not target.startswith("/"):
+        raise InvalidSpec(f"mount destination {target!r} is not absolute")
+    kind = "bind" if options.bind else doc.get("type") or "bind"
+    source = doc.get("source") or ""
+    if kind == "bind" and not source.startswith("/"):
+        raise InvalidSpec(f"mount source {source!r} for {target} is not absolute")
+    if kind != "bind" and kind != "cgroup" and kind not in FILESYSTEMS:
+        raise InvalidSpec(f"mount type {kind!r} for {target} is none of {', '.join(sorted(FILESYSTEMS))}, bind, cgroup")
+    return _Parsed(kind, source, target, options)
+
+
+def _mount(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
+    if entry.kind == "bind":
+        return [Bind(entry.source, entry.target, entry.options)]
+    if entry.kind == "cgroup":
+        return _cgroups(entry, cgroup)
+    return [MountFilesystem(entry.kind, entry.target, entry.options, entry.source)]
+
+
+def _cgroups(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
+    """The container's own part of the hierarchies: cgroup2 seen from its namespace, or binds of the v1 directories."""
+    if not cgroup.layout.v1:
+        return [MountFilesystem("cgroup2", entry.target, entry.options)]
+    steps: list[Operation] = [MountFilesystem("tmpfs", entry.target, _HYBRID_ROOT)]
+    for controller in cgroup.layout.v1:
+        steps.append(Bind(cgroup.directory(controller), f"{entry.target}/{controller}", entry.options))
+    if cgroup.v2:
+        steps.append(Bind(cgroup.v2, f"{entry.target}/unified", entry.options))
+    return steps
+
+
+def _devices(spec: ContainerSpec, entries: Iterable[_Parsed], linux: Mapping[str, Any]) -> list[Operation]:
+    """Nothing when /dev is a bind mount: those nodes are the host's, and making some there would change the host."""
+    if any(entry.kind == "bind" and entry.target == "/dev" for entry in entries):
+        return []
+    steps: list[Operation] = list(devices.DEFAULT)
+    if spec.devices_all:
+        steps.append(devices.HostDevices())
+    steps += [devices.from_oci(doc) for doc in linux.get("devices") or ()]
+    return steps

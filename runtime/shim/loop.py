@@ -1,0 +1,95 @@
+"""The shim's poll loop: epoll, callbacks by fd, and a few timers. Nothing in it blocks, so no callback may.
+
+A callback that raises ends nothing but itself: the error goes to the shim's log, because one container's trouble must
+not cost the others their parent.
+"""
+
+from __future__ import annotations
+
+import heapq
+import select
+import time
+from collections.abc import Callable
+from typing import Final
+
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+_EVENTS_MAX: Final = 32
+
+
+class Timer:
+    """A callback at a time; cancel() makes it never happen."""
+
+    __slots__ = ("_callback", "at")
+
+    def __init__(self, at: float, callback: Callable[[], None]) -> None:
+        self.at = at
+        self._callback: Callable[[], None] | None = callback
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.at < other.at
+
+    def cancel(self) -> None:
+        """Forget the callback."""
+        self._callback = None
+
+    def take(self) -> Callable[[], None] | None:
+        """The callback, once."""
+        callback, self._callback = self._callback, None
+        return callback
+
+
+class Loop:
+    """Calls back when fds are ready or times have come, until stop()."""
+
+    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._timers: list[Timer] = []
+        self._running = True
+        self._on_error = on_error
+
+    def watch(self, fd: int, callback: Callable[[], None], events: int = READ) -> None:
+        """Call back whenever `fd` is ready; it must be unwatched before it is closed."""
+        self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """Undo watch(); no error when it is not watched."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back once, after `seconds`."""
+        timer = Timer(time.monotonic() + seconds, callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def stop(self) -> None:
+        """Make run() return after the current callback."""
+        self._running = False
+
+    def run(self) -> None:
+        """Serve until stop()."""
+        while self._running:
+            for fd, _ in self._epoll.poll(self._timeout(), _EVENTS_MAX):
+                callback = self._callbacks.get(fd)  # an earlier callback of this round may have unwatched it
+                if callback is not None and self._running:
+                    self._call(callback)
+            self._run_timers()
+
+    def _timeout(self) -> float | None:
+        return max(0.0, self._timers[0].at - time.monotonic()) if self._timers else None
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0].at <= now:
+            callback = heapq.heappop(self._timers).take()
+            if callback is not None:
+                self._call(callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - the boundary described above
+            self._on_error(error)

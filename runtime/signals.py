@@ -1,0 +1,28 @@
+"""Signal state of our single-threaded processes, and how a container's process gets a clean one.
+
+execve keeps a signal mask and ignored signals, so whatever the daemon's parent ignored (nohup, a supervisor) and what
+Python ignores would reach every container. The zygote starts from defaults; only the few named here need undoing.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+# Ignored by Python itself (SIGPIPE, SIGXFSZ) or by us.
+_IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
+
+
+def start_from_defaults() -> None:
+    """In the zygote: nothing blocked, nothing ignored but SIGPIPE, which must be an error and no death."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def reset_signals() -> None:
+    """In a child about to execve: defaults for what our processes ignore, and an empty mask."""
+    for signum in _IGNORED:
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,0 +1,75 @@
+"""What a shim keeps on disk, so that whoever comes after it can tell what ran and how it ended.
+
+    <state>/sandboxes/<id>/         made by crid, mode 0700
+        shim.sock                   SEQPACKET, 0600: where crid finds the shim again
+        shim.json                   the shim's process, the sandbox's cgroup
+        ns/net, ns/ipc, ns/uts      bind mounts: the pod's namespaces by name
+        shm/                        tmpfs: the pod's /dev/shm
+        containers/<id>.json        one per container: cgroup directories, then pid, then how it ended
+        shim.log                    only when something went wrong in the shim
+
+All of it is under /run: it means nothing after a reboot, and files are replaced atomically (a reader sees the old one
+or the new one). Whether a container runs is not stored: it has a pid and no exit code yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any
+
+from runtime.linux.files import read_limited, write_atomic
+
+SOCKET = "shim.sock"
+SHIM = "shim.json"
+NAMESPACES = "ns"
+SHM = "shm"
+CONTAINERS = "containers"
+LOG = "shim.log"
+FILE_LIMIT = 1024 * 1024
+
+
+def write_shim(state_dir: str, doc: dict[str, Any]) -> None:
+    """Record the shim's own process and cgroup."""
+    write_atomic(f"{state_dir}/{SHIM}", json.dumps(doc).encode())
+
+
+def read_shim(state_dir: str) -> dict[str, Any]:
+    """What write_shim() wrote; {} when the shim did not come that far."""
+    try:
+        return _read(f"{state_dir}/{SHIM}")
+    except FileNotFoundError:
+        return {}
+
+
+def write_container(state_dir: str, container_id: str, doc: dict[str, Any]) -> None:
+    """Record one container; the directory exists since the sandbox was made."""
+    write_atomic(f"{state_dir}/{CONTAINERS}/{container_id}.json", json.dumps(doc).encode())
+
+
+def forget_container(state_dir: str, container_id: str) -> None:
+    """Remove a container's record; no error when there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{state_dir}/{CONTAINERS}/{container_id}.json")
+
+
+def read_containers(state_dir: str) -> list[dict[str, Any]]:
+    """All containers' records, also of shims that are dead."""
+    try:
+        names = sorted(os.listdir(f"{state_dir}/{CONTAINERS}"))
+    except FileNotFoundError:
+        return []
+    return [_read(f"{state_dir}/{CONTAINERS}/{name}") for name in names if name.endswith(".json") and name[0] != "."]
+
+
+def has_ended(doc: dict[str, Any]) -> bool:
+    """Whether a container's record says how it ended."""
+    return "exit_code" in doc
+
+
+def _read(path: str) -> dict[str, Any]:
+    doc = json.loads(read_limited(path, FILE_LIMIT))
+    if not isinstance(doc, dict):
+        raise ValueError(f"{path} holds no object")
+    return doc

@@ -1,0 +1,66 @@
+"""The zygote: a warm interpreter that forks shims, and that is all.
+
+It is started by `runtime.launcher` as a fresh process with one thread, imports everything a shim or a container's first
+process will need, and freezes it: after gc.freeze() no collection writes into the shared pages, so that a forked shim
+costs little memory and a fork little time. It keeps no state; when it dies another one is started. Its end is the end
+of file on its channel, that is: crid's end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+from typing import Any
+
+import prctl
+
+from runtime.errors import to_doc
+from runtime.linux.cgroups import detect
+from runtime.linux.channel import Channel
+from runtime.linux.syscalls import close_range
+from runtime.shim import main as shim
+from runtime.signals import start_from_defaults
+
+CHANNEL_FD = 3
+
+
+def main(channel_fd: int) -> None:
+    """Serve until crid's end of the channel closes."""
+    channel = _take_channel(channel_fd)
+    start_from_defaults()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps shims; nobody here asks how they ended
+    prctl.set_name("zygote")
+    prctl.set_proctitle("zygote")
+    prctl.set_dumpable(0)  # inherited until execve: no container looks into our copies through /proc
+    detect()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    channel.send({"ready": True})
+    while (message := channel.recv()) is not None:
+        _fork_shim(channel, message.doc, message.fds)
+
+
+def _take_channel(fd: int) -> Channel:
+    channel = Channel.adopt(fd)
+    channel.move_to(CHANNEL_FD)
+    close_range(CHANNEL_FD + 1)  # among others the fd that the interpreter was executed from
+    return channel
+
+
+def _fork_shim(zygote: Channel, doc: dict[str, Any], fds: list[int]) -> None:
+    """One request: a shim for `spec` that answers on the fd sent with it."""
+    connection = Channel.adopt(fds[0])
+    try:
+        pid = os.fork()
+        if not pid:
+            zygote.close()
+            gc.enable()  # what was frozen is never visited again
+            shim.run(doc["spec"], connection)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            connection.send({"re": 0, "error": to_doc(error)})
+    finally:
+        connection.close()
