@@ -20,8 +20,8 @@ class Served:
     server: StreamingServer
     runtime: LocalRuntime
 
-    def exec_url(self, *command: str, container: str = "c1", **streams: bool) -> str:
-        return self.server.prepare_exec(request(container_id=container, cmd=command, **streams))
+    def exec_url(self, *command: str, **streams: bool) -> str:
+        return self.server.prepare_exec(request(container_id="c1", cmd=command, **streams))
 
     def attach_url(self, **streams: bool) -> str:
         return self.server.prepare_attach(request(container_id="c1", **streams))

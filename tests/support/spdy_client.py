@@ -56,12 +56,16 @@ class SpdyClient:
     async def open(self, **headers: str) -> int:
         """Opens a stream and waits for the reply; the stream's id."""
         stream_id, self._next_id = self._next_id, self._next_id + 2
-        block = self._headers.encode(headers)
+        block = self.header_block(**headers)
         await self.send(frames.control(frames.SYN_STREAM, struct.pack("!IIBB", stream_id, 0, 0, 0) + block))
         self.received[stream_id] = bytearray()
         while not any(isinstance(frame, frames.SynReply | frames.Reset) for frame in self._about(stream_id)):
-            await self._receive()
+            if not await self.receive():
+                raise ConnectionResetError("the server closed the connection")
         return stream_id
+
+    def header_block(self, **headers: str) -> bytes:
+        return self._headers.encode(headers)
 
     async def open_command(self, *kinds: str) -> dict[str, int]:
         return {kind: await self.open(streamType=kind) for kind in kinds}
@@ -75,19 +79,15 @@ class SpdyClient:
 
     async def until_end(self, stream_id: int) -> bytes:
         """Everything of the stream, up to the server's half-close or reset, or the connection's end."""
-        while stream_id not in self.ended and await self._receive():
+        while stream_id not in self.ended and await self.receive():
             pass
         return bytes(self.received[stream_id])
 
     async def until(self, stream_id: int, text: bytes) -> bytes:
         while text not in self.received[stream_id]:
-            if not await self._receive():
+            if not await self.receive():
                 raise AssertionError(f"connection ended, {text!r} not in {bytes(self.received[stream_id])!r}")
         return bytes(self.received[stream_id])
-
-    async def receive(self) -> bool:
-        """Takes what has come; False at the end of the connection."""
-        return await self._receive()
 
     def was_reset(self, stream_id: int) -> bool:
         return any(isinstance(frame, frames.Reset) for frame in self._about(stream_id))
@@ -96,11 +96,15 @@ class SpdyClient:
         self.writer.transport.abort()
         await asyncio.sleep(0)
 
+    async def chunk(self) -> bytes:
+        return await self.reader.read(1 << 16)
+
     def _about(self, stream_id: int) -> list[frames.Frame]:
         return [frame for frame in self.other if getattr(frame, "stream_id", None) == stream_id]
 
-    async def _receive(self) -> bool:
-        chunk = await self.reader.read(1 << 16)
+    async def receive(self) -> bool:
+        """Takes what has come; False at the end of the connection."""
+        chunk = await self.chunk()
         for frame in self._decoder.feed(chunk):
             if isinstance(frame, frames.Data):
                 self.received[frame.stream_id] += frame.payload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 
 from cri.server.streaming.endpoints import Duplex, Sink
@@ -25,7 +26,7 @@ async def forward(runtime: StreamingRuntime, sandbox_id: str, port: int, data: D
         async with asyncio.timeout(CONNECT_TIMEOUT):
             connection = await runtime.connect(sandbox_id, port)
     except (StreamingError, OSError) as failure:  # TimeoutError is an OSError
-        reason = str(failure) or f"no answer within {CONNECT_TIMEOUT:.0f} s"
+        reason = _reason(failure)
         log.info("port %d of pod %s not forwarded: %s", port, sandbox_id, reason)
         data.discard()
         await error.write(f"error forwarding port {port} to pod {sandbox_id}: {reason}".encode())
@@ -34,6 +35,14 @@ async def forward(runtime: StreamingRuntime, sandbox_id: str, port: int, data: D
             await _relay(connection, data)
     await data.close()
     await error.close()
+
+
+def _reason(failure: Exception) -> str:
+    if isinstance(failure, TimeoutError) and failure.errno is None:
+        return f"no answer within {CONNECT_TIMEOUT:.0f} s"
+    if isinstance(failure, OSError) and failure.errno is not None:
+        return os.strerror(failure.errno)  # asyncio words a refused connection as "Connect call failed"
+    return str(failure)
 
 
 async def _relay(connection: socket.socket, data: Duplex) -> None:
