@@ -13,71 +13,35 @@ raise ShimLost or TimeoutError, and one ShimLostEvent is sent. Stop, kill and re
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runtime import recovery, state
-from runtime.calls import Calls
 from runtime.errors import ContainerError, InvalidSpec, NotFound, ShimLost, StartError, explain
+from runtime.events import Event, Exited, ShimLostEvent
 from runtime.launcher import ZygoteLauncher
 from runtime.linux.channel import Channel
-from runtime.linux.fds import Fd
-from runtime.linux.procs import Process
-from runtime.spec import ContainerSpec, ExecSpec, SandboxSpec
-from runtime.streams import set_size
+from runtime.pod import Attachment, Exec, Pod, Started
+from runtime.spec import SandboxSpec
 
 __all__ = [
-    "Attachment", "ContainerError", "Event", "Exec", "Exited", "InvalidSpec", "NotFound", "Pod", "Runtime", "ShimLost",
-    "ShimLostEvent", "StartError", "Started", "explain",
-]  # fmt: skip
+    "Attachment",
+    "ContainerError",
+    "Event",
+    "Exec",
+    "Exited",
+    "InvalidSpec",
+    "NotFound",
+    "Pod",
+    "Runtime",
+    "ShimLost",
+    "ShimLostEvent",
+    "StartError",
+    "Started",
+    "explain",
+]
 
-CALL_SECONDS = 10.0
 CREATE_SECONDS = 30.0
-START_SECONDS = 120.0  # a slow disk below the layers; the shim's own deadline is shorter and explains more
-STOP_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """A container ended. `finished_at`: ns since the epoch; `exit_code`: 128 + signal when a signal ended it."""
-
-    sandbox_id: str
-    container_id: str
-    exit_code: int
-    finished_at: int
-    oom_killed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ShimLostEvent:
-    """A pod's shim is gone or speaks nonsense; its containers are dead or about to be: call destroy_lost()."""
-
-    sandbox_id: str
-
-
-Event = Exited | ShimLostEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A container that runs: host pid, and when execve was done in ns since the epoch."""
-
-    pid: int
-    started_at: int
-
-
-@dataclass(slots=True)
-class Attachment:
-    """Fds to a container's streams, the caller's to close. `stdin` and `stderr` may be absent (tty, no stdin)."""
-
-    stdin: int | None
-    stdout: int
-    stderr: int | None
 
 
 class Runtime:
@@ -106,9 +70,11 @@ class Runtime:
                 await self._zygote.fork_shim(spec, theirs)
             finally:
                 theirs.close()
-            await pod._born(CREATE_SECONDS)
-        except BaseException:
+            await pod.born(CREATE_SECONDS)
+        except BaseException as error:
             pod.disconnect()
+            if isinstance(error, TimeoutError):
+                self._zygote.restart()  # it has no state to lose, and it may be what hangs
             await asyncio.shield(asyncio.to_thread(recovery.destroy_lost, spec.state_dir))
             raise
         return pod
@@ -125,7 +91,7 @@ class Runtime:
             raise ShimLost(f"the shim of sandbox {sandbox_id} cannot be reached at {directory}: {error}") from error
         pod = Pod(sandbox_id, directory, channel, self._on_event)
         try:
-            await pod._adopt()
+            await pod.adopt()
         except BaseException:
             pod.disconnect()
             raise
@@ -138,187 +104,4 @@ class Runtime:
         """
         directory = str(self._root / "sandboxes" / sandbox_id)
         exits = await asyncio.to_thread(recovery.destroy_lost, directory)
-        return [_exited(sandbox_id, doc) for doc in exits]
-
-
-class Pod:
-    """One pod's shim. `netns_path` is "" on the host's network; `shim` is its process."""
-
-    def __init__(self, id: str, state_dir: str, channel: Channel, on_event: Callable[[Event], None]) -> None:
-        self.id = id
-        self.state_dir = state_dir
-        self.netns_path = ""
-        self.shim = Process(0, 0)
-        self._on_event = on_event
-        self._execs: dict[str, asyncio.Future[int]] = {}
-        self._calls = Calls(channel, f"the shim of sandbox {id}", self._event, self._lost)
-        self._netlink: socket.socket | None = None
-
-    @property
-    def shm_path(self) -> str:
-        """The pod's /dev/shm on the host, for the containers' bind mount; only with ipc "pod"."""
-        return f"{self.state_dir}/{state.SHM}"
-
-    async def _born(self, timeout: float) -> None:
-        message = await self._calls.expect(0, timeout, "create")
-        self._greeted(message.doc)
-        if message.fds:
-            self._netlink = socket.socket(fileno=message.fds[0])
-
-    async def _adopt(self) -> None:
-        message = await self._calls.call("hello", CALL_SECONDS)
-        self._greeted(message.doc)
-        for doc in message.doc["exits"]:
-            self._on_event(_exited(self.id, doc))
-
-    def _greeted(self, doc: dict[str, Any]) -> None:
-        self.shim = Process.from_json(doc["shim"])
-        self.netns_path = doc["netns"]
-
-    def disconnect(self) -> None:
-        """Let go of the shim without a word; it and its containers go on."""
-        self._calls.close()
-        if self._netlink is not None:
-            self._netlink.close()
-            self._netlink = None
-        self._fail_execs()
-
-    def _lost(self) -> None:
-        self._fail_execs()
-        self._on_event(ShimLostEvent(self.id))
-
-    def _fail_execs(self) -> None:
-        for future in self._execs.values():
-            if not future.done():
-                future.set_exception(ShimLost(f"the shim of sandbox {self.id} is gone"))
-                future.exception()  # whoever waits still gets it; nobody waiting is no error
-        self._execs.clear()
-
-    def _event(self, doc: dict[str, Any]) -> None:
-        if doc["event"] == "exited":
-            self._on_event(_exited(self.id, doc))
-        elif doc["event"] == "exec_exited":
-            future = self._execs.pop(doc["exec"], None)
-            if future is not None and not future.done():
-                future.set_result(doc["exit_code"])
-
-    async def netlink(self) -> socket.socket:
-        """A fresh NETLINK_ROUTE socket inside the pod's network namespace; the caller closes it."""
-        if self._netlink is not None:
-            prepared, self._netlink = self._netlink, None
-            return prepared
-        message = await self._calls.call("netlink", CALL_SECONDS)
-        return socket.socket(fileno=message.fds[0])
-
-    async def sysctl_net(self, name: str, value: str) -> None:
-        """Write one net.* sysctl inside the pod. Raises OSError, ValueError for one that is not the pod's."""
-        await self._calls.call("sysctl_net", CALL_SECONDS, name=name, value=value)
-
-    async def start_container(self, spec: ContainerSpec) -> Started:
-        """Run a container: on return execve is done. Raises StartError (image or request), OSError, ContainerError."""
-        message = await self._calls.call("start", START_SECONDS, spec=spec.to_json())
-        return Started(message.doc["pid"], message.doc["started_at"])
-
-    async def signal(self, container_id: str, signum: int) -> None:
-        """Signal the container's first process. Raises NotFound when it has exited."""
-        await self._calls.call("signal", CALL_SECONDS, container=container_id, signum=signum)
-
-    async def kill(self, container_id: str) -> None:
-        """SIGKILL everything in the container; no error when it has exited or never was."""
-        await self._calls.call("kill", CALL_SECONDS, container=container_id)
-
-    async def exec(
-        self, container_id: str, spec: ExecSpec, stdin: int = -1, stdout: int = -1, stderr: int = -1
-    ) -> Exec:
-        """Run one more process in a container, on these fds (-1: /dev/null); the fds stay the caller's.
-
-        With spec.tty there are no fds to give: `Exec.master` is the terminal. Raises NotFound, StartError, OSError.
-        """
-        wanted = [] if spec.tty else [("stdin", stdin), ("stdout", stdout), ("stderr", stderr)]
-        given = [(name, fd) for name, fd in wanted if fd >= 0]
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._execs[spec.id] = future
-        try:
-            message = await self._calls.call(
-                "exec",
-                START_SECONDS,
-                [fd for _, fd in given],
-                container=container_id,
-                spec=spec.to_json(),
-                streams=[name for name, _ in given],
-            )
-        except BaseException:
-            self._execs.pop(spec.id, None)
-            with contextlib.suppress(ContainerError, OSError):
-                if self._calls.open:  # a cancelled or late start must not go on running
-                    await asyncio.shield(self._calls.call("exec_kill", CALL_SECONDS, exec=spec.id))
-            raise
-        return Exec(self, spec.id, message.doc["pid"], message.fds[0] if message.fds else None, future)
-
-    async def attach(self, container_id: str) -> Attachment:
-        """Fds to the container's streams from now on. A reader that is too slow is cut off, never waited for."""
-        message = await self._calls.call("attach", CALL_SECONDS, container=container_id)
-        fds = dict(zip(message.doc["streams"], message.fds, strict=True))
-        return Attachment(fds.get("stdin"), fds["stdout"], fds.get("stderr"))
-
-    async def resize(self, container_id: str, rows: int, columns: int) -> None:
-        """Set the size of the container's terminal; no error without one."""
-        await self._calls.call("resize", CALL_SECONDS, container=container_id, rows=rows, columns=columns)
-
-    async def close_stdin(self, container_id: str) -> None:
-        """Let the container read end of file."""
-        await self._calls.call("close_stdin", CALL_SECONDS, container=container_id)
-
-    async def reopen_log(self, container_id: str) -> None:
-        """Open the log path anew, after a rotation has renamed the file. Raises NotFound, OSError."""
-        await self._calls.call("reopen_log", CALL_SECONDS, container=container_id)
-
-    async def container_status(self, container_id: str) -> dict[str, Any]:
-        """What the shim knows: pid, started_at, and after the end exit_code, finished_at, oom_killed. NotFound."""
-        return (await self._calls.call("status", CALL_SECONDS, container=container_id)).doc["status"]  # type: ignore[no-any-return]
-
-    async def remove_container(self, container_id: str) -> None:
-        """Kill it if it runs, remove its cgroup and forget it; no error for an unknown one."""
-        await self._calls.call("remove", STOP_SECONDS, container=container_id)
-
-    async def stop(self) -> None:
-        """End the pod: kill everything, undo the namespaces' pins, remove cgroups; the shim exits. Idempotent."""
-        if self._calls.open:
-            with contextlib.suppress(ShimLost):
-                await self._calls.call("stop", STOP_SECONDS)
-        self.disconnect()
-        await asyncio.to_thread(recovery.destroy_lost, self.state_dir)
-
-
-class Exec:
-    """A process started by Pod.exec. `master` is the terminal's master fd, the caller's to close, or None."""
-
-    def __init__(self, pod: Pod, id: str, pid: int, master: int | None, exited: asyncio.Future[int]) -> None:
-        self.id = id
-        self.pid = pid
-        self.master = master
-        self._pod = pod
-        self._exited = exited
-        self._terminal = Fd(os.dup(master)) if master is not None else None
-        exited.add_done_callback(self._close_terminal)
-
-    def _close_terminal(self, _: asyncio.Future[int]) -> None:
-        if self._terminal is not None:
-            self._terminal.close()
-
-    async def wait(self) -> int:
-        """The exit code (128 + signal when a signal ended it). Raises ShimLost. Cancelling does not kill."""
-        return await asyncio.shield(self._exited)
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Set the terminal's size in characters; nothing without one, or when the process has exited."""
-        if self._terminal is not None and not self._terminal.closed:
-            set_size(self._terminal.fileno(), rows, columns)
-
-    async def kill(self) -> None:
-        """SIGKILL the process and everything it has started; no error when they are gone."""
-        await self._pod._calls.call("exec_kill", CALL_SECONDS, exec=self.id)
-
-
-def _exited(sandbox_id: str, doc: dict[str, Any]) -> Exited:
-    return Exited(sandbox_id, doc["container"], doc["exit_code"], doc["finished_at"], doc["oom_killed"])
+        return [Exited.from_json(sandbox_id, doc) for doc in exits]

@@ -29,6 +29,7 @@ from runtime.spec import SandboxSpec
 READY_SECONDS = 20.0
 END_SECONDS = 5.0
 RESPAWN_TRIES = 3
+RESPAWN_SECONDS = 0.02
 # Arguments of the interpreter: isolated, no site, no user's startup files; then where our two packages are.
 _BOOT = "import sys; sys.path[:0] = sys.argv[2:]; from runtime.zygote import main; main(int(sys.argv[1]))"
 
@@ -61,6 +62,7 @@ class ZygoteLauncher:
             with contextlib.closing(theirs):
                 process = _execute_interpreter(theirs.fileno())
             _await_ready(ours, process)
+            ours.setblocking(False)
         except BaseException:
             ours.close()
             raise
@@ -104,11 +106,19 @@ class ZygoteLauncher:
                 raise ContainerError("the runtime is closed")
             await self.start()
             try:
-                assert self._channel is not None
-                return self._channel.send({"op": "shim", "spec": spec.to_json()}, [connection.fileno()])
-            except (OSError, AssertionError):
-                await asyncio.sleep(0.02)  # it has just died: its pidfd brings the news in a moment
+                if self._channel is not None:
+                    return self._channel.send({"op": "shim", "spec": spec.to_json()}, [connection.fileno()])
+            except BlockingIOError:
+                self.restart()  # it takes no requests any more
+            except OSError:
+                self.restart()  # it has just died, or is about to
+            await asyncio.sleep(RESPAWN_SECONDS)  # until its pidfd brings the news
         raise ContainerError("the zygote dies again and again; see its messages on this daemon's stderr")
+
+    def restart(self) -> None:
+        """Kill the zygote; a new one is started at once. Shims do not notice."""
+        if self._process:
+            self._process.kill()
 
     async def close(self) -> None:
         """End the zygote and wait for it."""
