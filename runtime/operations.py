@@ -92,16 +92,45 @@ class MountRoot:
         if isinstance(self.rootfs, str):
             tree.root = mounts.bind(self.rootfs, recursive=True)
             mountapi.mount_setattr(tree.root, propagation=syscalls.MS_PRIVATE, flags=syscalls.AT_RECURSIVE)
+            mountapi.move_mount_at(tree.root, tree.staging)
         else:
-            try:
-                tree.root = mounts.overlay(self.rootfs)
-            except OSError as error:
-                if error.errno != errno.EINVAL or not any("lowerdir+" in note for note in error.__notes__):
-                    raise
-                mounts.overlay_at(self.rootfs, tree.staging)
-                tree.root = os.open(tree.staging, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                return
-        mountapi.move_mount_at(tree.root, tree.staging)
+            tree.root = mount_overlay(self.rootfs, tree.staging)
+
+
+def mount_overlay(layers: OverlayRootfs, target: str, attributes: int = 0) -> int:
+    """Mount an overlay at a path of the host and return its fd; works on kernels before "lowerdir+" (6.8) too."""
+    try:
+        fd = mounts.overlay(layers, attributes)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not any("lowerdir+" in note for note in error.__notes__):
+            raise
+        mounts.overlay_at(layers, target)
+        fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if attributes:
+            mountapi.mount_setattr(fd, set_=attributes)
+        return fd
+    mountapi.move_mount_at(fd, target)
+    return fd
+
+
+@dataclass(frozen=True, slots=True)
+class MountOverlay:
+    """Mount layers at a directory of the tree: an image as a volume."""
+
+    target: str
+    options: MountOptions
+
+    def describe(self) -> str:
+        return f"mount an overlay on {self.target}"
+
+    def execute(self, tree: Tree) -> None:
+        lower = tuple(value for key, value in self.options.data if key == "lowerdir+" and value)
+        place = open_target(tree, self.target, directory=True)
+        try:
+            # The name of an fd: the host's procfs is still there, and the fd was resolved inside the root.
+            os.close(mount_overlay(OverlayRootfs(lower), f"/proc/self/fd/{place}", self.options.set_))
+        finally:
+            os.close(place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,11 @@ class Pod:
         message = await self._calls.call("netlink", CALL_SECONDS)
         return socket.socket(fileno=message.fds[0])
 
+    async def tcp_socket(self, family: int) -> socket.socket:
+        """A fresh TCP socket of an address family (AF_INET, AF_INET6) inside the pod's network namespace."""
+        message = await self._calls.call("tcp_socket", CALL_SECONDS, family=family)
+        return socket.socket(fileno=message.fds[0])
+
     async def sysctl_net(self, name: str, value: str) -> None:
         """Write one net.* sysctl inside the pod. Raises OSError, ValueError for one that is not the pod's."""
         await self._calls.call("sysctl_net", CALL_SECONDS, name=name, value=value)
@@ -213,7 +218,7 @@ class Exec:
         """The exit code (128 + signal when a signal ended it). Raises ShimLost. Cancelling does not kill."""
         return await asyncio.shield(self._exited)
 
-    def resize(self, rows: int, columns: int) -> None:
+    async def resize(self, rows: int, columns: int) -> None:
         """Set the terminal's size in characters; nothing without one, or when the process has exited."""
         if self._terminal is not None and not self._terminal.closed:
             set_size(self._terminal.fileno(), rows, columns)

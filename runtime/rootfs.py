@@ -20,11 +20,11 @@ from runtime import devices
 from runtime.errors import InvalidSpec
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mounts import MountOptions
-from runtime.operations import Bind, Isolate, MountFilesystem, MountRoot, OpenSource, Operation
+from runtime.operations import Bind, Isolate, MountFilesystem, MountOverlay, MountRoot, OpenSource, Operation
 from runtime.protections import MaskPath, Pivot, ReadonlyPath, ReadonlyRoot, WorkingDirectory
 from runtime.spec import ContainerSpec
 
-FILESYSTEMS: Final = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue"})
+TYPES: Final = frozenset({"bind", "cgroup", "devpts", "mqueue", "overlay", "proc", "sysfs", "tmpfs"})
 _HYBRID_ROOT: Final = MountOptions.parse(["nosuid", "nodev", "noexec", "mode=755", "size=64k"])
 
 
@@ -69,8 +69,8 @@ def _parse(doc: Mapping[str, Any]) -> _Parsed:
     source = doc.get("source") or ""
     if kind == "bind" and not source.startswith("/"):
         raise InvalidSpec(f"mount source {source!r} for {target} is not absolute")
-    if kind != "bind" and kind != "cgroup" and kind not in FILESYSTEMS:
-        raise InvalidSpec(f"mount type {kind!r} for {target} is none of {', '.join(sorted(FILESYSTEMS))}, bind, cgroup")
+    if kind not in TYPES:
+        raise InvalidSpec(f"mount type {kind!r} for {target} is none of {', '.join(sorted(TYPES))}")
     return _Parsed(kind, source, target, options)
 
 
@@ -79,6 +79,8 @@ def _mount(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
         return [Bind(entry.source, entry.target, entry.options)]
     if entry.kind == "cgroup":
         return _cgroups(entry, cgroup)
+    if entry.kind == "overlay":
+        return [MountOverlay(entry.target, entry.options)]
     return [MountFilesystem(entry.kind, entry.target, entry.options, entry.source)]
 
 

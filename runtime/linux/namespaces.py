@@ -76,6 +76,13 @@ def netlink_socket() -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
 
 
+def tcp_socket(family: int) -> socket.socket:
+    """A TCP socket that stays in the current network namespace; `family` is AF_INET or AF_INET6."""
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        raise ValueError(f"address family {family} has no TCP")
+    return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+
+
 def loopback_up() -> None:
     """Bring "lo" up in the current network namespace (netdevice(7))."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -40,6 +40,7 @@ class Operations:
             "hello": self._hello,
             "netlink": self._netlink,
             "sysctl_net": self._sysctl_net,
+            "tcp_socket": self._tcp_socket,
             "stop": self._stop,
             "start": self._start,
             "status": self._status,
@@ -63,6 +64,9 @@ class Operations:
 
     def _netlink(self, request: Request) -> None:
         request.answer((Fd(namespaces.netlink_socket().detach()),))
+
+    def _tcp_socket(self, request: Request) -> None:
+        request.answer((Fd(namespaces.tcp_socket(int(request.doc["family"])).detach()),))
 
     def _sysctl_net(self, request: Request) -> None:
         name, value = str(request.doc["name"]), str(request.doc["value"])
