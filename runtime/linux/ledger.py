@@ -26,6 +26,7 @@ KINDS = (
     "link",  # key: interface name in the host's network namespace
     "ip",  # key: address
     "nft",  # key: table or element
+    "sysctl",  # key: path below /proc/sys; detail: the value it had
     "cgroup",  # key: logical path
     "snapshot",  # key: snapshot id
     "ingest",  # key: digest or partial file
@@ -35,7 +36,7 @@ KINDS = (
     "cni",  # key: container id / interface: an attachment
 )
 #: Kinds whose effects live in the kernel only: a reboot has undone them.
-VOLATILE = frozenset({"process", "mount", "netns", "link", "nft", "cgroup", "loop"})
+VOLATILE = frozenset({"process", "mount", "netns", "link", "nft", "sysctl", "cgroup", "loop"})
 
 COLUMNS = "owner, kind, key, holder, detail, boot_id, created"
 
