@@ -1,0 +1,133 @@
+"""What crid is told at start: command line over TOML file over defaults."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting that crid cannot work with; the message names the file and the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """[network]: where CNI configuration comes from, and the bridge network for a node that has none."""
+
+    conf_dir: Path = Path("/etc/cni/net.d")
+    bin_dirs: tuple[Path, ...] = (Path("/opt/cni/bin"),)
+    cache_dir: Path = Path("/var/lib/cni/results")
+    bridge: str = "na0"
+    subnet: str = "10.77.0.0/16"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings. The keys of the file are the names here: root, state, listen, [network], [images], [cgroup]."""
+
+    root: Path = Path("/var/lib/nodeagent")
+    state: Path = Path("/run/nodeagent")
+    listen: Path = Path("/run/nodeagent/cri.sock")
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    registries: tuple[Path, ...] = (Path("/etc/nodeagent/certs.d"), Path("/etc/containerd/certs.d"))
+    cgroup_parent: str = "/"
+    """[cgroup] parent: logical cgroup of a sandbox that names no cgroup_parent itself."""
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> Config:
+    """The configuration of this start. Exits for a bad command line, raises ConfigError for a bad file."""
+    parser = argparse.ArgumentParser(prog="crid", description="The container runtime daemon (CRI v1).")
+    parser.add_argument("--root", type=Path, help="what survives a reboot (default /var/lib/nodeagent)")
+    parser.add_argument("--state", type=Path, help="what does not (default /run/nodeagent)")
+    parser.add_argument("--listen", type=Path, help="unix socket of the CRI (default STATE/cri.sock)")
+    parser.add_argument("--config", type=Path, help="TOML file with these and more settings")
+    given = parser.parse_args(argv)
+    document = _read(given.config) if given.config else {}
+    for key in ("root", "state", "listen"):
+        if (value := getattr(given, key)) is not None:
+            document[key] = str(value)
+    return from_document(document, str(given.config or "command line"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def from_document(document: dict[str, Any], source: str) -> Config:
+    """A Config of a TOML document. Raises ConfigError for unknown keys, wrong types and impossible values."""
+    table = _Table(document, source)
+    defaults = Config()
+    state = table.path("state", defaults.state)
+    images, cgroup = table.table("images"), table.table("cgroup")
+    config = Config(
+        root=table.path("root", defaults.root),
+        state=state,
+        listen=table.path("listen", state / "cri.sock"),
+        network=_network(table.table("network")),
+        registries=images.paths("registries", defaults.registries),
+        cgroup_parent=cgroup.text("parent", defaults.cgroup_parent),
+    )
+    for part in (table, images, cgroup):
+        part.refuse_rest()
+    return config
+
+
+def _network(table: _Table) -> NetworkConfig:
+    defaults = NetworkConfig()
+    network = NetworkConfig(
+        conf_dir=table.path("conf_dir", defaults.conf_dir),
+        bin_dirs=table.paths("bin_dirs", defaults.bin_dirs),
+        cache_dir=table.path("cache_dir", defaults.cache_dir),
+        bridge=table.text("bridge", defaults.bridge),
+        subnet=table.text("subnet", defaults.subnet),
+    )
+    table.refuse_rest()
+    if not 1 <= len(network.bridge) <= 15:  # IFNAMSIZ
+        raise ConfigError(f"{table.name} bridge: {network.bridge!r} is no interface name (1-15 characters)")
+    try:
+        ipaddress.ip_network(network.subnet)
+    except ValueError as error:
+        raise ConfigError(f"{table.name} subnet: {error}") from error
+    return network
+
+
+class _Table:
+    """A TOML table that remembers which of its keys were asked for."""
+
+    def __init__(self, values: dict[str, Any], name: str) -> None:
+        self.name = name
+        self._values = dict(values)
+
+    def _take(self, key: str, kind: type, default: Any) -> Any:
+        value = self._values.pop(key, default)
+        if not isinstance(value, kind):
+            raise ConfigError(f"{self.name}: {key} is {value!r}, but must be of type {kind.__name__}")
+        return value
+
+    def text(self, key: str, default: str) -> str:
+        return str(self._take(key, str, default))
+
+    def path(self, key: str, default: Path) -> Path:
+        path = Path(self.text(key, str(default)))
+        if not path.is_absolute():
+            path = Path.cwd() / path
+        return path
+
+    def paths(self, key: str, default: Sequence[Path]) -> tuple[Path, ...]:
+        return tuple(Path(item) for item in self._take(key, list, [str(path) for path in default]))
+
+    def table(self, key: str) -> _Table:
+        return _Table(self._take(key, dict, {}), f"{self.name} [{key}]")
+
+    def refuse_rest(self) -> None:
+        """A misspelt key would otherwise be a setting silently not made."""
+        if self._values:
+            raise ConfigError(f"{self.name}: unknown key {next(iter(self._values))!r}")

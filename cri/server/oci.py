@@ -1,0 +1,148 @@
+"""A CRI container as an OCI runtime-spec 1.3 document: the request, the image and the sandbox brought together.
+
+Nothing here acts; the shim does what the document says. Labels and annotations have no part in it: they are the
+client's notes and must not steer the runtime (CVE-2023-6476, CVE-2024-3154, CVE-2026-53488).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cri.proto import api_pb2 as api
+from cri.server import process
+from cri.server.capabilities import capability_sets
+from cri.server.devices import DEFAULT_RULES, PRIVILEGED_RULES, device_config
+from cri.server.errors import InvalidRequest
+from cri.server.mounts import OciMount, base_mounts, etc_mounts, merge_mounts
+from cri.server.resources import oci_resources, oom_score_adj
+from cri.server.users import Identity
+
+VERSION = "1.3.0"
+
+#: What the kubelet masks by default, and RAPL (GHSA-7ww5-4wqc-m92c), for clients that say nothing.
+MASKED_PATHS = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+]
+READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a container finds in its pod: from the sandbox, not from the container's own request."""
+
+    hostname: str
+    etc: Path
+    """Directory of resolv.conf, hosts, hostname."""
+    shm: str
+    cgroup: str
+    """Logical path of the container's cgroup."""
+    userns: bool
+
+
+def oci_config(
+    config: api.ContainerConfig,
+    image: Mapping[str, Any],
+    identity: Identity,
+    around: Surroundings,
+    volumes: Sequence[OciMount],
+) -> dict[str, Any]:
+    """The document. Blocks shortly where devices are asked for; raises InvalidRequest, NotFound."""
+    context = config.linux.security_context
+    return {
+        "ociVersion": VERSION,
+        "process": _process(config, image, identity, around),
+        "root": {"path": "rootfs", "readonly": context.readonly_rootfs},
+        "mounts": _mounts(config, around, volumes),
+        "linux": _linux(config, around),
+    }
+
+
+def _process(
+    config: api.ContainerConfig, image: Mapping[str, Any], identity: Identity, around: Surroundings
+) -> dict[str, Any]:
+    context = config.linux.security_context
+    args = process.arguments(config, image)
+    env = process.environment(config, image, around.hostname, identity.home)
+    process.checked(args, env)
+    return {
+        "terminal": config.tty,
+        "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups)},
+        "args": args,
+        "env": env,
+        "cwd": process.working_directory(config, image),
+        "capabilities": capability_sets(context.capabilities, context.privileged),
+        "noNewPrivileges": context.no_new_privs,
+        "oomScoreAdj": oom_score_adj(config.linux.resources.oom_score_adj),
+    }
+
+
+def _mounts(config: api.ContainerConfig, around: Surroundings, volumes: Sequence[OciMount]) -> list[OciMount]:
+    context = config.linux.security_context
+    base = base_mounts(privileged=context.privileged, shm=around.shm)
+    return merge_mounts([*base, *etc_mounts(around.etc, context.readonly_rootfs)], volumes)
+
+
+def _linux(config: api.ContainerConfig, around: Surroundings) -> dict[str, Any]:
+    context = config.linux.security_context
+    resources = oci_resources(config.linux.resources)
+    nodes, rules = _devices(config)
+    resources["devices"] = rules
+    masked, readonly = _guarded_paths(context, around.userns)
+    return {
+        "resources": resources,
+        "cgroupsPath": around.cgroup,
+        "maskedPaths": masked,
+        "readonlyPaths": readonly,
+        "devices": nodes,
+        "rootfsPropagation": _rootfs_propagation(config.mounts),
+    }
+
+
+def _devices(config: api.ContainerConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    nodes: list[dict[str, Any]] = []
+    rules = [*(PRIVILEGED_RULES if config.linux.security_context.privileged else DEFAULT_RULES)]
+    for device in config.devices:
+        made, allowed = device_config(device)
+        nodes += made
+        rules += allowed
+    if config.CDI_devices:
+        names = ", ".join(device.name for device in config.CDI_devices)
+        raise InvalidRequest(f"CDI devices {names}: no CDI specification of this host names them")
+    return nodes, rules
+
+
+def _guarded_paths(context: api.LinuxContainerSecurityContext, userns: bool) -> tuple[list[str], list[str]]:
+    """Masked and read-only paths.
+
+    An empty list of a pod in its own user namespace is procMount: Unmasked, which Kubernetes allows there only
+    (KEP-4265); elsewhere it is a client that left the choice to us.
+    """
+    if context.privileged:
+        return [], []
+    masked = list(context.masked_paths) or ([] if userns else MASKED_PATHS)
+    readonly = list(context.readonly_paths) or ([] if userns else READONLY_PATHS)
+    for path in (*masked, *readonly):
+        if not path.startswith("/"):
+            raise InvalidRequest(f"masked or read-only path {path[:200]!r} is not absolute")
+    return masked, readonly
+
+
+def _rootfs_propagation(mounts: Sequence[api.Mount]) -> str:
+    asked = {mount.propagation for mount in mounts}
+    if api.PROPAGATION_BIDIRECTIONAL in asked:
+        return "rshared"
+    return "rslave" if api.PROPAGATION_HOST_TO_CONTAINER in asked else "rprivate"
