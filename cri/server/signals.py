@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
@@ -48,7 +49,7 @@ _BY_VALUE = {
     value: _interface_number(name) for name, value in api.Signal.items() if value != api.SIGNAL_RUNTIME_DEFAULT
 }
 #: Several names share a number (SIGIOT, SIGABRT): the first one is what a status reports.
-_BY_NUMBER: dict[int, api.Signal] = {}
+_BY_NUMBER: dict[int, Any] = {}
 for _value in api.Signal.values():
     if _value in _BY_VALUE:
         _BY_NUMBER.setdefault(_BY_VALUE[_value], _value)
@@ -65,4 +66,4 @@ def stop_signal(asked: api.Signal, image: str) -> int:
 
 def interface_signal(number: int) -> api.Signal:
     """A kernel signal number as the interface's Signal value."""
-    return _BY_NUMBER[number]
+    return _BY_NUMBER[number]  # type: ignore[no-any-return]

@@ -33,6 +33,10 @@ READY_SECONDS = 20.0
 STOP_SECONDS = 30.0
 
 
+Sandbox = tuple[str, api.PodSandboxConfig]
+"""A sandbox's id and its configuration, which CreateContainer wants again."""
+
+
 class Crid:
     """One daemon and its directories. `cri` stays usable across restarts."""
 
@@ -121,9 +125,8 @@ class Crid:
             await self.clean()
         finally:
             await self.cri.close()
-            if self.process is not None and self.process.poll() is None:
-                if await self.terminate() != 0:
-                    print(self.tail(), file=sys.stderr)
+            if self.process is not None and self.process.poll() is None and await self.terminate() != 0:
+                print(self.tail(), file=sys.stderr)
 
     # What tests do all the time.
 
@@ -137,16 +140,12 @@ class Crid:
             **{"metadata": metadata, "hostname": name, "log_directory": str(logs), "linux": {}, **fields}
         )
 
-    async def run_pod(
-        self, config: api.PodSandboxConfig | None = None, **fields: Any
-    ) -> tuple[str, api.PodSandboxConfig]:
+    async def run_pod(self, config: api.PodSandboxConfig | None = None, **fields: Any) -> Sandbox:
         """Run a sandbox: (id, its configuration)."""
         config = config or self.pod_config(**fields)
         return (await self.cri.RunPodSandbox(config=config)).pod_sandbox_id, config
 
-    async def create(
-        self, sandbox: tuple[str, api.PodSandboxConfig], image: str, command: list[str], **fields: Any
-    ) -> str:
+    async def create(self, sandbox: Sandbox, image: str, command: list[str], **fields: Any) -> str:
         """Create a container: its id."""
         sandbox_id, sandbox_config = sandbox
         name = fields.pop("name", "main")
@@ -162,9 +161,7 @@ class Crid:
         answer = await self.cri.CreateContainer(pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox_config)
         return str(answer.container_id)
 
-    async def run(
-        self, sandbox: tuple[str, api.PodSandboxConfig], image: str, command: list[str], **fields: Any
-    ) -> str:
+    async def run(self, sandbox: Sandbox, image: str, command: list[str], **fields: Any) -> str:
         """Create and start a container: its id."""
         id = await self.create(sandbox, image, command, **fields)
         await self.cri.StartContainer(container_id=id)
