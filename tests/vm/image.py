@@ -112,12 +112,12 @@ def _take_kernels(host: Distribution, tree: Path, home: Path) -> None:
 
 
 def build_checkout(disk: Path) -> None:
-    """What git tracks or would track, and the virtual environment, at the root of an ext4 disk labelled `checkout`."""
+    """What git tracks or would track, the virtual environment and the command, on an ext4 disk labelled `checkout`."""
     listed = subprocess.run(
         ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, timeout=60, check=True
     ).stdout
     with tempfile.TemporaryDirectory(prefix="na-vm-") as scratch:
-        for name in filter(None, os.fsdecode(listed).split("\0")):
+        for name in filter(None, [*os.fsdecode(listed).split("\0"), ".vm-command"]):  # the command is ignored by git
             target = Path(scratch) / name
             if (ROOT / name).exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
