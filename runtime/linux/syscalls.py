@@ -104,6 +104,7 @@ _setns = wrapper("setns", c_int, c_int)
 _pivot_root = wrapper("pivot_root", c_char_p, c_char_p)
 _mount = wrapper("mount", c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
 _umount2 = wrapper("umount2", c_char_p, c_int)
+_syncfs = wrapper("syncfs", c_int)
 _execve = wrapper("execve", c_char_p, c_void_p, c_void_p)
 _fstatfs = wrapper("fstatfs", c_int, c_void_p)
 _signalfd = wrapper("signalfd", c_int, c_void_p, c_int)
@@ -161,6 +162,11 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, d
 def umount2(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     _umount2(os.fsencode(target), flags)
+
+
+def syncfs(fd: int) -> None:
+    """Write everything of the filesystem that holds `fd` to the disk, and wait for it (syncfs(2))."""
+    _syncfs(fd)
 
 
 def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
