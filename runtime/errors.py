@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from runtime.linux.cgroups import CgroupError, InvalidResources, MissingController
+
 
 class ContainerError(Exception):
     """Something about one sandbox or container; the message names it and says why."""
@@ -30,7 +32,11 @@ class ShimLost(ContainerError):
 
 
 _KINDS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (ContainerError, StartError, NotFound, InvalidSpec, ShimLost, ValueError)
+    kind.__name__: kind
+    for kind in (
+        *(ContainerError, StartError, NotFound, InvalidSpec, ShimLost, ValueError),
+        *(CgroupError, InvalidResources, MissingController),
+    )
 }
 
 
@@ -45,13 +51,16 @@ def to_doc(error: BaseException) -> dict[str, Any]:
 
 def from_doc(doc: dict[str, Any]) -> Exception:
     """The exception that to_doc() was given; a kind unknown on this side becomes a ContainerError."""
+    name, message = str(doc.get("kind")), str(doc.get("message", ""))
+    kind = _KINDS.get(name)
     error: Exception
-    if doc.get("kind") == "OSError" and "args" in doc:
+    if name == "OSError" and "args" in doc:
         error = OSError(*doc["args"])
+    elif kind is None:
+        error = ContainerError(f"{name}: {message}")
     else:
-        kind = _KINDS.get(doc.get("kind", ""))
-        message = str(doc.get("message", ""))
-        error = kind(message) if kind else ContainerError(f"{doc.get('kind')}: {message}")
+        error = kind.__new__(kind, message)  # not kind(message): a constructor may take what the message is made of
+        Exception.__init__(error, message)
     for note in doc.get("notes", ()):
         error.add_note(note)
     return error

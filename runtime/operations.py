@@ -7,7 +7,6 @@ its describe() goes into the error as a note: it says what was being done, in wo
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable
@@ -94,23 +93,19 @@ class MountRoot:
             mountapi.mount_setattr(tree.root, propagation=syscalls.MS_PRIVATE, flags=syscalls.AT_RECURSIVE)
             mountapi.move_mount_at(tree.root, tree.staging)
         else:
-            tree.root = mount_overlay(self.rootfs, tree.staging)
+            tree.root = self._mount_overlay(self.rootfs, tree.staging)
 
-
-def mount_overlay(layers: OverlayRootfs, target: str, attributes: int = 0) -> int:
-    """Mount an overlay at a path of the host and return its fd; works on kernels before "lowerdir+" (6.8) too."""
-    try:
-        fd = mounts.overlay(layers, attributes)
-    except OSError as error:
-        if error.errno != errno.EINVAL or not any("lowerdir+" in note for note in error.__notes__):
-            raise
-        mounts.overlay_at(layers, target)
-        fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        if attributes:
-            mountapi.mount_setattr(fd, set_=attributes)
+    @staticmethod
+    def _mount_overlay(layers: OverlayRootfs, staging: str) -> int:
+        try:
+            fd = mounts.overlay(layers)
+        except OSError as error:
+            if not mounts.lacks_layer_append(error):
+                raise
+            mounts.overlay_at(layers, staging)
+            return os.open(staging, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mountapi.move_mount_at(fd, staging)
         return fd
-    mountapi.move_mount_at(fd, target)
-    return fd
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +119,17 @@ class MountOverlay:
         return f"mount an overlay on {self.target}"
 
     def execute(self, tree: Tree) -> None:
-        lower = tuple(value for key, value in self.options.data if key == "lowerdir+" and value)
+        layers = OverlayRootfs(tuple(value for key, value in self.options.data if key == "lowerdir+" and value))
+        try:
+            attach(tree, mounts.overlay(layers, self.options.set_), self.target, directory=True)
+            return
+        except OSError as error:
+            if not mounts.lacks_layer_append(error):
+                raise
         place = open_target(tree, self.target, directory=True)
         try:
             # The name of an fd: the host's procfs is still there, and the fd was resolved inside the root.
-            os.close(mount_overlay(OverlayRootfs(lower), f"/proc/self/fd/{place}", self.options.set_))
+            mounts.overlay_at(layers, f"/proc/self/fd/{place}", self.options.set_)
         finally:
             os.close(place)
 

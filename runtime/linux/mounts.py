@@ -155,7 +155,7 @@ def _explained(fs: int) -> Iterator[None]:
 
 
 def overlay(rootfs: OverlayRootfs, attributes: int = 0) -> int:
-    """A detached overlay mount; needs "lowerdir+" (Linux 6.5 or later), else OSError EINVAL: see overlay_at()."""
+    """A detached overlay mount; needs "lowerdir+" (Linux 6.8): see lacks_layer_append()."""
     data: list[tuple[str, str | None]] = [("lowerdir+", path) for path in rootfs.lower]
     if rootfs.upper:
         data += [("upperdir", rootfs.upper), ("workdir", rootfs.work)]
@@ -165,7 +165,12 @@ def overlay(rootfs: OverlayRootfs, attributes: int = 0) -> int:
     return filesystem("overlay", "overlay", data, attributes)
 
 
-def overlay_at(rootfs: OverlayRootfs, target: str) -> None:
+def lacks_layer_append(error: OSError) -> bool:
+    """Whether overlay() failed because this kernel does not know "lowerdir+"."""
+    return error.errno == errno.EINVAL and any("lowerdir+" in note for note in getattr(error, "__notes__", ()))
+
+
+def overlay_at(rootfs: OverlayRootfs, target: str, attributes: int = 0) -> None:
     """Mount the overlay at a path of the host by mount(2), for kernels without "lowerdir+".
 
     All options must fit in one page there, so the layers are named relative to the directory that they share: the
@@ -182,7 +187,8 @@ def overlay_at(rootfs: OverlayRootfs, target: str) -> None:
         raise OSError(
             errno.E2BIG, f"{len(rootfs.lower)} layers do not fit into the options of one overlay mount", shared
         )
-    mount("overlay", target, "overlay", 0, data)
+    # MS_RDONLY, MS_NOSUID, MS_NODEV and MS_NOEXEC have the values of the attributes of the same names.
+    mount("overlay", target, "overlay", attributes & 0xF, data)
 
 
 def _escape(path: str) -> str:

@@ -24,7 +24,9 @@ from runtime.linux.syscalls import (
 
 PROC_SUPER_MAGIC: Final = 0x9FA0
 DEPTH_MAX: Final = 256
+LINKS_MAX: Final = 40
 _INSIDE: Final = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+_ONE_STEP: Final = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 _RETRIES: Final = 64
 
 
@@ -44,67 +46,89 @@ def open_inside(root: int, path: str, flags: int = os.O_PATH, *, follow: bool = 
 
 
 def make_directory(root: int, path: str, mode: int = 0o755) -> int:
-    """Open the directory at `path`, creating what is missing: an O_PATH fd. Raises OSError, ENOTDIR among others."""
-    try:
-        return open_inside(root, path, os.O_PATH | os.O_DIRECTORY)
-    except FileNotFoundError:
-        parent, missing = _deepest_existing(root, path)
-    try:
-        for name in missing:
-            parent = _step_into(parent, name, mode)
-    except BaseException:
-        os.close(parent)
-        raise
-    return parent
+    """Open the directory at `path`, creating what is missing: an O_PATH fd. Raises OSError, ENOTDIR among others.
+
+    A link to what does not exist is no obstacle: what it means inside the tree is made. Images have /var/run -> /run.
+    """
+    for _ in range(LINKS_MAX):
+        try:
+            return open_inside(root, path, os.O_PATH | os.O_DIRECTORY)
+        except FileNotFoundError:
+            made = _make_one(root, path, mode)
+            if isinstance(made, int):
+                return made
+            path = made
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
 def make_file(root: int, path: str, mode: int = 0o644) -> int:
     """Open what is at `path` if it is no directory, else create an empty file there: an O_PATH fd. EISDIR, ENOTDIR."""
-    try:
-        fd = open_inside(root, path)
-    except FileNotFoundError:
-        return _create_file(root, path, mode)
-    if stat.S_ISDIR(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    return fd
+    for _ in range(LINKS_MAX):
+        try:
+            fd = open_inside(root, path)
+        except FileNotFoundError:
+            made = _create_file(root, path, mode)
+            if isinstance(made, int):
+                return made
+            path = made
+            continue
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return fd
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
-def _create_file(root: int, path: str, mode: int) -> int:
+def _create_file(root: int, path: str, mode: int) -> int | str:
+    """Create the file and open it, or the path that a link in its place leads to."""
     directory, name = os.path.split(path.rstrip("/"))
     if name in ("", ".", ".."):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     parent = make_directory(root, directory)
     try:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
-        os.close(openat2(parent, name, flags, mode, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS))
-        return openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        os.close(openat2(parent, name, flags, mode, _ONE_STEP))
+        return openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ONE_STEP)
+    except FileExistsError:
+        return os.path.join(directory, os.readlink(name, dir_fd=parent))
     finally:
         os.close(parent)
 
 
-def _deepest_existing(root: int, path: str) -> tuple[int, list[str]]:
-    """The fd of the longest prefix of `path` that is a directory, and the names still to be made below it."""
+def _make_one(root: int, path: str, mode: int) -> int | str:
+    """Make the missing directories and open the last; or, at a dangling link, the path with the link replaced."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if len(parts) > DEPTH_MAX:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+    parent, kept = _deepest_existing(root, parts)
+    try:
+        for place in range(kept, len(parts)):
+            if parts[place] == "..":  # below something that does not exist it means nothing
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            with contextlib.suppress(FileExistsError):  # made by someone else meanwhile, or a dangling link
+                os.mkdir(parts[place], mode, dir_fd=parent)
+            try:
+                child = openat2(parent, parts[place], os.O_PATH | os.O_DIRECTORY, resolve=_ONE_STEP)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                target = os.readlink(parts[place], dir_fd=parent)
+                os.close(parent)
+                return os.path.join("/", *parts[:place], target, *parts[place + 1 :])
+            os.close(parent)
+            parent = child
+    except BaseException:
+        os.close(parent)
+        raise
+    return parent
+
+
+def _deepest_existing(root: int, parts: list[str]) -> tuple[int, int]:
+    """The fd of the longest prefix that is a directory, and how many parts it has."""
     for kept in range(len(parts) - 1, -1, -1):
-        if ".." in parts[kept:]:
-            continue  # ".." below something that does not exist means nothing
-        try:
-            return open_inside(root, "/".join(parts[:kept]), os.O_PATH | os.O_DIRECTORY), parts[kept:]
-        except FileNotFoundError:
-            continue
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-
-
-def _step_into(parent: int, name: str, mode: int) -> int:
-    """Make the directory `name` in `parent` (which is closed on success) and open it, following no link."""
-    with contextlib.suppress(FileExistsError):  # made by someone else meanwhile, or a dangling link: the open tells
-        os.mkdir(name, mode, dir_fd=parent)
-    child = openat2(parent, name, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-    os.close(parent)
-    return child
+        with contextlib.suppress(FileNotFoundError):
+            return open_inside(root, "/".join(parts[:kept]), os.O_PATH | os.O_DIRECTORY), kept
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/".join(parts))
 
 
 def open_procfs(path: str = "/proc") -> int:
@@ -121,7 +145,7 @@ def open_procfs(path: str = "/proc") -> int:
 
 def write_proc(proc: int, path: str, value: str) -> None:
     """Write a file beneath a checked procfs fd in one write(2), following no link."""
-    fd = openat2(proc, path, os.O_WRONLY | os.O_TRUNC, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    fd = openat2(proc, path, os.O_WRONLY | os.O_TRUNC, resolve=_ONE_STEP)
     try:
         if fstatfs_type(fd) != PROC_SUPER_MAGIC:
             raise OSError(errno.EINVAL, "is not on a procfs", path)
