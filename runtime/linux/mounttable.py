@@ -100,4 +100,9 @@ def unmount_beneath(path: str | os.PathLike[str]) -> None:
     mount is gone from sight while it is still written to.
     """
     for mount in reversed(mounts_beneath(path)):
-        umount2(mount.point, UMOUNT_NOFOLLOW)
+        try:
+            umount2(mount.point, UMOUNT_NOFOLLOW)
+        except OSError as error:
+            # Below a shared mount, unmounting one takes the copies along that propagation has made of it.
+            if error.errno != errno.EINVAL or any(left.id == mount.id for left in mounts()):
+                raise

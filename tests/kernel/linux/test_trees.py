@@ -128,7 +128,7 @@ def test_the_mount_table_knows_stacked_and_oddly_named_mounts(place: Path, canar
     assert [mount.point for mount in mounts_at(odd)] == [str(odd)] * 2
     assert mounts_at(odd)[-1].root.endswith("/canary")
     assert is_mount_point(odd)
-    assert len(mounts_beneath(place)) == 2
+    assert len(mounts_beneath(place)) >= 2  # where / is shared, the second bind also appears below its source
     unmount_beneath(place)
     assert not mounts_beneath(place)
 
