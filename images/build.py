@@ -77,11 +77,15 @@ def hardlink(path: str, target: str) -> LayerFile:
 def layer_tar(files: Sequence[LayerFile]) -> bytes:
     """The layer as an uncompressed tar: entries in the order given, every time stamp 0, owners by number only."""
     out = io.BytesIO()
+    modes: dict[str, int] = {}
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for file in files:
             info = tarfile.TarInfo(file.path.strip("/"))
             info.type, info.linkname = file.type, file.target
-            info.mode, info.uid, info.gid = file.mode, file.uid, file.gid
+            # A hard link has its target's mode: some runtimes apply what the entry says to the inode both share.
+            info.mode = modes.get(file.target.strip("/"), file.mode) if file.type == tarfile.LNKTYPE else file.mode
+            info.uid, info.gid = file.uid, file.gid
+            modes[info.name] = info.mode
             data = read_limited(file.data, SOURCE_LIMIT) if isinstance(file.data, Path) else file.data
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
