@@ -47,6 +47,7 @@ class CsiDriver:
         self._connection = Connection(socket, f"CSI driver {self.name}", patience=patience)
 
     async def close(self) -> None:
+        """Calls under way are cancelled."""
         await self._connection.close()
 
     async def identity(self) -> PluginIdentity:

@@ -58,7 +58,7 @@ class DriverProcess:
             status = self.registration_socket.stat()
         except FileNotFoundError:
             return None
-        return status.st_ino, status.st_ctime_ns
+        return status.st_ino, status.st_mtime_ns
 
     @property
     def pid(self) -> int:

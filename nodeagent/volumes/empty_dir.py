@@ -1,0 +1,80 @@
+"""emptyDir: a directory of the pod's own, on the node's disk or in memory, that goes when the pod goes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from nodeagent.volumes.deadline import LOCAL, within
+from nodeagent.volumes.layout import EMPTY_DIR, Layout, make_private
+from nodeagent.volumes.plan import EmptyDir
+from runtime.linux import mountapi, mounts
+from runtime.linux.failpoints import failpoint
+from runtime.linux.ledger import Effect, Ledger
+from runtime.linux.mounttable import is_mount_point, unmount_beneath
+from runtime.linux.trees import remove_tree
+
+#: Seconds: a directory with millions of files takes its time.
+REMOVAL = 600.0
+
+FAILPOINTS = (
+    "agent.empty_dir.recorded",
+    "agent.empty_dir.made",
+    "agent.empty_dir.mounted",
+    "agent.empty_dir.unmounted",
+    "agent.empty_dir.removed",
+)
+
+
+async def mount(volume: EmptyDir, uid: str, layout: Layout, ledger: Ledger) -> Path:
+    """The directory, as it was if it is there already. Raises OSError, TimeoutError."""
+    path = layout.volume(uid, EMPTY_DIR, volume.name)
+    effects = [layout.effect(uid), Effect("dir", str(path), uid, {"volume": volume.name})]
+    if volume.in_memory:
+        effects.append(Effect("mount", str(path), uid, {"volume": volume.name, "fstype": "tmpfs"}))
+    ledger.record(*effects)
+    failpoint("agent.empty_dir.recorded")
+    await within(LOCAL, _make, path, volume)
+    return path
+
+
+def _make(path: Path, volume: EmptyDir) -> None:
+    make_private(path)
+    failpoint("agent.empty_dir.made")
+    if volume.in_memory and not is_mount_point(path):
+        _attach_tmpfs(path, volume.size_limit)
+        failpoint("agent.empty_dir.mounted")
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # Every container of the pod writes here, whichever user it runs as.
+        group = volume.group
+        if group is not None:
+            os.fchown(fd, -1, group.gid)
+        os.fchmod(fd, 0o777 if group is None else 0o777 | stat.S_ISGID)
+    finally:
+        os.close(fd)
+
+
+def _attach_tmpfs(path: Path, size: int) -> None:
+    """Without a size the kernel's own limit holds: half of the node's memory (tmpfs(5))."""
+    options = [("mode", "0777"), *([("size", str(size))] if size else [])]
+    fd = mounts.filesystem("tmpfs", "tmpfs", options)
+    try:
+        mountapi.move_mount_at(fd, str(path))
+    finally:
+        os.close(fd)
+
+
+async def unmount(path: Path, ledger: Ledger) -> None:
+    """Remove the directory with its content; one that is gone is no error. Raises OSError, TimeoutError.
+
+    What is mounted in it is unmounted first (a container may have mounted something there that propagated to the
+    node); if that fails, nothing is removed.
+    """
+    await within(LOCAL, unmount_beneath, path)
+    failpoint("agent.empty_dir.unmounted")
+    ledger.strike(("mount", str(path)))
+    await within(REMOVAL, remove_tree, path)
+    failpoint("agent.empty_dir.removed")
+    ledger.strike(("dir", str(path)))
