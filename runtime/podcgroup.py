@@ -16,14 +16,17 @@ from runtime.linux.cgroups import Cgroup, Layout
 MARK: Final = "trusted.nodeagent"
 
 
-def make(path: str, resources: Mapping[str, Any], layout: Layout) -> None:
-    """Create the pod's cgroup with its ancestors, mark what was missing, and apply OCI `resources`. Raises OSError."""
+def make(path: str, resources: Mapping[str, Any], layout: Layout, owner: str) -> None:
+    """Create the pod's cgroup with its ancestors, mark what was missing, and apply OCI `resources`. Raises OSError.
+
+    The mark says whose it is: `owner` is the directory of the sandboxes, as two daemons can live on one host.
+    """
     missing = [cgroup for cgroup in _ancestry(path, layout) if not os.path.isdir(cgroup.v2)]
     pod = Cgroup(path, layout)
     if missing:
         pod.create()
     for cgroup in missing:
-        os.setxattr(cgroup.v2, MARK, b"1")
+        os.setxattr(cgroup.v2, MARK, os.fsencode(owner))
     if resources:
         pod.apply(resources)
 
@@ -50,6 +53,6 @@ def _ancestry(path: str, layout: Layout) -> Iterator[Cgroup]:
 
 def _is_marked(directory: str) -> bool:
     try:
-        return os.getxattr(directory, MARK) == b"1"
+        return bool(os.getxattr(directory, MARK))
     except OSError:  # ENODATA: a kubelet's; ENOENT: gone
         return False

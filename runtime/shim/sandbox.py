@@ -49,7 +49,7 @@ class Sandbox:
             for name in (state.NAMESPACES, state.CONTAINERS):
                 os.mkdir(f"{directory}/{name}", 0o700)
             if self.spec.cgroup_parent:
-                podcgroup.make(self.spec.cgroup_parent, self.spec.resources, self.layout)
+                podcgroup.make(self.spec.cgroup_parent, self.spec.resources, self.layout, os.path.dirname(directory))
             failpoint("shim.create.before_namespaces")
             self._leave_node()
             failpoint("shim.create.after_namespaces")
