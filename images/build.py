@@ -6,18 +6,20 @@ on the machine or on the order of a directory listing: the same files give the s
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images.digest import Digest
+from images.documents import Descriptor
 from images.errors import ImageError
 from images.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from images.platform import Platform
+from images.source import Fetched
 from runtime.linux.files import read_limited
 from runtime.linux.procs import run_command
 
@@ -94,15 +96,24 @@ def layer_tar(files: Sequence[LayerFile]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class BuiltImage:
-    """An image in memory: its manifest, and every blob that the manifest names, by digest."""
+    """An image in memory, a source to take it in from: its manifest, and every blob that this names, by digest."""
 
-    manifest: bytes
-    blobs: Mapping[str, bytes]
+    name: str
+    body: bytes
+    blobs: Mapping[Digest, bytes]
+
+    async def manifest(self, digest: Digest | None = None) -> Fetched:
+        """The manifest; there is no other."""
+        return Fetched(self.body, OCI_MANIFEST, Digest.of(self.body))
+
+    async def parts(self, descriptor: Descriptor, offset: int) -> AsyncGenerator[bytes, None]:
+        """A blob from `offset` on."""
+        yield self.blobs[descriptor.digest][offset:]
 
 
-def build_image(layers: Sequence[bytes], config: Mapping[str, Any], platform: Platform) -> BuiltImage:
+def build_image(name: str, layers: Sequence[bytes], config: Mapping[str, Any], platform: Platform) -> BuiltImage:
     """Put uncompressed layer tars and an image config's `config` object (OCI image-spec, config.md) into an image."""
-    diff_ids = [_digest(layer) for layer in layers]
+    diff_ids = [Digest.of(layer) for layer in layers]
     document = {
         "created": "1970-01-01T00:00:00Z",
         **platform.to_json(),
@@ -113,18 +124,14 @@ def build_image(layers: Sequence[bytes], config: Mapping[str, Any], platform: Pl
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": OCI_CONFIG, "digest": _digest(body), "size": len(body)},
+        "config": {"mediaType": OCI_CONFIG, "digest": Digest.of(body), "size": len(body)},
         "layers": [
             {"mediaType": OCI_LAYER, "digest": diff_id, "size": len(layer)}
             for diff_id, layer in zip(diff_ids, layers, strict=True)
         ],
     }
-    blobs = {_digest(body): body, **dict(zip(diff_ids, layers, strict=True))}
-    return BuiltImage(json.dumps(manifest, sort_keys=True).encode(), blobs)
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    blobs = {Digest.of(body): body, **dict(zip(diff_ids, layers, strict=True))}
+    return BuiltImage(name, json.dumps(manifest, sort_keys=True).encode(), blobs)
 
 
 def busybox_tree(binary: Path = Path("/bin/busybox")) -> list[LayerFile]:

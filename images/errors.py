@@ -6,6 +6,13 @@ kinds to status codes of its own; nothing of an HTTP library, sqlite or tar pars
 
 from __future__ import annotations
 
+import contextlib
+import errno
+from collections.abc import Iterator
+
+#: What the kernel says when a filesystem, or a quota on it, is full.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 class ImageError(Exception):
     """Anything about images; the subclasses tell the kind."""
@@ -62,3 +69,14 @@ class TooLarge(ImageError):
 
 class DiskFull(ImageError):
     """No space, inodes or quota left under the image store."""
+
+
+@contextlib.contextmanager
+def disk_full_explained(doing: str) -> Iterator[None]:
+    """Turn the kernel's "no space" into DiskFull; every other OSError stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskFull(f"no space left while {doing}: free some, or remove unused images") from error
+        raise

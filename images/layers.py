@@ -1,0 +1,200 @@
+"""Unpacked layers: directories for overlayfs, each made once and shared by every image that has it.
+
+    snapshots/
+      unpacking/<id>/   being filled: removed at the next start
+      layers/<id>/      finished, and on disk before it has this name
+
+A layer's identity is its chain id, for what a layer looks like depends on those below it; the directory's name is
+32 hex digits of it (128 bits), as the names of all layers have to fit into one page of mount options.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import struct
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from images.arrivals import Arrivals, Count
+from images.blobs import BlobReader
+from images.digest import Digest
+from images.documents import Descriptor
+from images.errors import ImageError, MalformedImage
+from images.flights import Flights
+from images.limits import Limits
+from images.source import Source
+from images.trash import Trash
+from images.unpack.layer import LayerUnpack
+from images.workers import Workers
+from runtime.linux.failpoints import failpoint
+from runtime.linux.ledger import Effect, Ledger
+from runtime.linux.syscalls import syncfs
+
+KIND = "snapshot"
+PREFIX = "layers/"
+NAME_LENGTH = 32
+FS_IOC_GETFLAGS = 0x80086601
+FS_IOC_SETFLAGS = 0x40086602
+FS_TOPDIR_FL = 0x00020000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """One layer of an image that is being taken in, with the one that it stands on."""
+
+    chain_id: Digest
+    diff_id: Digest
+    blob: Descriptor
+    below: Wanted | None
+
+    def under(self) -> Iterator[Digest]:
+        """The chain ids of all layers below, the top one first."""
+        layer = self.below
+        while layer is not None:
+            yield layer.chain_id
+            layer = layer.below
+
+
+class Layers:
+    """Every finished layer below one directory, with what it costs. For one event loop."""
+
+    def __init__(
+        self, root: Path, ledger: Ledger, trash: Trash, arrivals: Arrivals, workers: Workers, limits: Limits
+    ) -> None:
+        self._finished = root / "layers"
+        self._unpacking = root / "unpacking"
+        self._trash = trash
+        self._ledger = ledger
+        self._arrivals = arrivals
+        self._workers = workers
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.unpacks)
+        self._flights: Flights[None] = Flights()
+        #: Bytes and inodes of each finished layer.
+        self.usage: dict[Digest, tuple[int, int]] = {}
+
+    def directory(self, chain_id: Digest) -> Path:
+        """Where a finished layer is."""
+        return self._finished / chain_id.hex[:NAME_LENGTH]
+
+    async def obtain(self, wanted: Wanted, source: Source, count: Count) -> None:
+        """Return once the layer, and with it all below, is finished; raises ImageError, OSError."""
+        if wanted.chain_id not in self.usage:
+            await self._flights.join(wanted.chain_id, partial(self._make, wanted, source, count))
+
+    async def _make(self, wanted: Wanted, source: Source, count: Count) -> None:
+        directory = self._unpacking / self.directory(wanted.chain_id).name
+        effect = Effect(KIND, PREFIX + directory.name, detail={"chain_id": wanted.chain_id})
+        async with self._being_made(wanted.below, source, count) as below:
+            try:
+                await self._workers.run(partial(self._begin, directory, effect))
+                with contextlib.closing(LayerUnpack(directory, wanted.diff_id, self._limits)) as unpack:
+                    await self._extract(unpack, wanted.blob, source, count)
+                    if below is not None:
+                        await asyncio.shield(below)
+                    cost = await self._workers.run(partial(self._finish, unpack, directory, wanted))
+            except BaseException:
+                await self._workers.run(partial(self._undo, directory, effect))
+                raise
+        self.usage[wanted.chain_id] = cost
+
+    @contextlib.asynccontextmanager
+    async def _being_made(
+        self, wanted: Wanted | None, source: Source, count: Count
+    ) -> AsyncIterator[asyncio.Task[None] | None]:
+        """The making of the layer below, which goes on beside that of this one; None when it is finished."""
+        if wanted is None or wanted.chain_id in self.usage:
+            yield None
+            return
+        async with self._flights.aboard(wanted.chain_id, partial(self._make, wanted, source, count)) as task:
+            yield task
+
+    def _begin(self, directory: Path, effect: Effect) -> None:
+        self._ledger.record(effect)
+        failpoint("images.layer.after_record")
+        directory.mkdir(mode=0o700)
+
+    def _undo(self, directory: Path, effect: Effect) -> None:
+        self._trash.delete(self._trash.throw(directory))
+        self._ledger.strike(effect)
+
+    async def _extract(self, unpack: LayerUnpack, blob: Descriptor, source: Source, count: Count) -> None:
+        async with self._arrivals.arriving(blob, source, count) as arrival, self._slots:
+            with contextlib.closing(BlobReader(arrival.growth)) as reader:
+                try:
+                    await self._workers.run(
+                        partial(unpack.extract, reader), stop=partial(reader.stop, ImageError("given up"))
+                    )
+                except MalformedImage:
+                    await arrival.complete()  # what is damaged is most often not what it should be, either
+                    raise
+            await arrival.complete()
+
+    def _finish(self, unpack: LayerUnpack, directory: Path, wanted: Wanted) -> tuple[int, int]:
+        extracted = unpack.settle([self.directory(chain_id) for chain_id in wanted.under()])
+        failpoint("images.layer.before_sync")
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            syncfs(fd)
+        finally:
+            os.close(fd)
+        detail = {"chain_id": wanted.chain_id, "bytes": extracted.bytes, "inodes": extracted.inodes}
+        self._ledger.record(Effect(KIND, PREFIX + directory.name, detail=detail))
+        failpoint("images.layer.before_rename")
+        os.rename(directory, self.directory(wanted.chain_id))
+        failpoint("images.layer.after_rename")
+        return extracted.bytes, extracted.inodes
+
+    def throw(self, chain_id: Digest) -> Path | None:
+        """Make a layer disappear, at once; the rest is discard()'s."""
+        self.usage.pop(chain_id, None)
+        return self._trash.throw(self.directory(chain_id))
+
+    def discard(self, chain_id: Digest, thrown: Path | None) -> None:
+        """Delete what throw() has returned, unless the layer has been made anew: its entry is that one's then."""
+        self._trash.delete(thrown)
+        if not self.directory(chain_id).exists() and not self._flights.under_way(chain_id):
+            self._ledger.strike((KIND, PREFIX + self.directory(chain_id).name))
+
+    def recover(self) -> None:
+        """At the start: finished layers that are in the ledger are taken over, everything else goes. Blocks."""
+        for directory in (self._finished, self._unpacking):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _spread_subdirectories(self._unpacking)
+        for leftover in list(self._unpacking.iterdir()):
+            self._trash.delete(self._trash.throw(leftover))
+        known = {e.key: e for e in self._ledger.entries(KIND) if e.key.startswith(PREFIX)}
+        for directory in list(self._finished.iterdir()):
+            effect = known.pop(PREFIX + directory.name, None)
+            if effect is None or "bytes" not in effect.detail:
+                self._trash.delete(self._trash.throw(directory))
+            else:
+                detail = effect.detail
+                self.usage[Digest.parse(detail["chain_id"])] = (int(detail["bytes"]), int(detail["inodes"]))
+        self._ledger.strike(*known.values())
+
+    async def close(self) -> None:
+        """Give up what is being unpacked."""
+        await self._flights.close()
+
+
+def _spread_subdirectories(path: Path) -> None:
+    """Tell ext4 that the directories in here have nothing to do with each other (chattr(1), attribute T).
+
+    Each layer then gets block groups of its own. Without it a new layer lands in the group of one that was just
+    removed, where ext4 looks at every recently freed inode before it takes another: measured, 25,000 files took
+    1.1 s to create with the attribute and up to 7 s without it.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        flags = struct.unpack("l", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(struct.calcsize("l"))))[0]
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("l", flags | FS_TOPDIR_FL))
+    except OSError:
+        return  # other filesystems have no such attribute, and no such problem
+    finally:
+        os.close(fd)

@@ -1,0 +1,23 @@
+"""When to ask again, and how long to wait before it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from images.errors import RegistryError
+
+#: No answer, or one that says that a later one may be better.
+RETRIED = frozenset({0, 408, 429, 500, 502, 503, 504})
+FIRST_WAIT = 0.2
+LONGEST_WAIT = 10.0
+
+
+def worth_retrying(error: RegistryError) -> bool:
+    """Whether the same request may succeed a little later."""
+    return error.status in RETRIED
+
+
+async def pause(attempt: int) -> None:
+    """Wait after the `attempt`-th failure: twice as long each time, spread so that many nodes do not come at once."""
+    await asyncio.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
