@@ -1,0 +1,75 @@
+"""The configuration of the bridge plugin, with the keys and defaults of the reference plugin of this name.
+
+`nftTable` is our own: the name of the nftables table, for hosts where two nodes, or a node and a test, live together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cni.bridges import BridgeSpec
+from cni.call import Call
+from cni.errors import InvalidConfig
+from cni.names import check_ifname
+from cni.result import Dns
+
+DEFAULT_BRIDGE: Final = "cni0"
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeConf:
+    """The options of the plugin; `ipam` is the type of the IPAM plugin, empty for a link without addresses."""
+
+    spec: BridgeSpec
+    is_gateway: bool
+    is_default_gateway: bool
+    masquerade: bool
+    hairpin: bool
+    mac: str
+    ipam: str
+    table: str
+    dns: Dns
+
+    @classmethod
+    def of(cls, call: Call) -> BridgeConf:
+        """The options of a call; raises InvalidConfig."""
+        config = call.config
+        promiscuous, hairpin = _flag(config, "promiscMode"), _flag(config, "hairpinMode")
+        if promiscuous and hairpin:
+            raise InvalidConfig("bridge: hairpinMode and promiscMode exclude each other")
+        mtu = config.get("mtu") or 0
+        if not isinstance(mtu, int) or not 0 <= mtu <= 65535:
+            raise InvalidConfig(f"bridge: mtu {mtu!r} is not a number up to 65535")
+        name = check_ifname(str(config.get("bridge") or DEFAULT_BRIDGE))
+        default_gateway = _flag(config, "isDefaultGateway")
+        return cls(
+            BridgeSpec(name, call.network, mtu, promiscuous, _flag(config, "forceAddress")),
+            is_gateway=default_gateway or _flag(config, "isGateway"),
+            is_default_gateway=default_gateway,
+            masquerade=_flag(config, "ipMasq"),
+            hairpin=hairpin,
+            mac=_requested_mac(call),
+            ipam=str((config.get("ipam") or {}).get("type") or ""),
+            table=str(config.get("nftTable") or ""),
+            dns=Dns.from_json(config.get("dns") or {}),
+        )
+
+
+def _flag(config: Mapping[str, Any], key: str) -> bool:
+    value = config.get(key, False)
+    if not isinstance(value, bool):
+        raise InvalidConfig(f"bridge: {key} must be true or false, not {value!r}")
+    return value
+
+
+def _requested_mac(call: Call) -> str:
+    """The capability `mac`, args.cni.mac or CNI_ARGS "MAC=", in this order of precedence."""
+    arguments = next((value for key, value in call.args.items() if key.upper() == "MAC"), "")
+    mac = str(call.runtime_config("mac") or call.labelled_args().get("mac") or arguments).lower()
+    if mac and (not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1):
+        raise InvalidConfig(f"bridge: {mac!r} is not the MAC address of an interface", "write xx:xx:xx:xx:xx:xx")
+    return mac
