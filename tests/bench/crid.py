@@ -59,6 +59,9 @@ class Crid(Runtime):
         self.start()
         return begun
 
+    def ended(self) -> bool:
+        return self._daemon is not None and self._daemon.ended()
+
     def last_words(self) -> str:
         return self._daemon.last_words() if self._daemon else ""
 

@@ -72,9 +72,13 @@ class Runtime(ABC):
         self._client = CriClientSync(self.address)
         deadline = time.monotonic() + START_TIMEOUT
         while not is_up(self._client):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self.ended():
                 raise TimeoutError(f"{self.name} does not answer at {self.address}{self.last_words()}")
             time.sleep(0.02)
+
+    def ended(self) -> bool:
+        """Whether the daemon has given up, where that can be seen."""
+        return False
 
     def last_words(self) -> str:
         """The end of the daemon's log, for the message about its failure."""
@@ -123,6 +127,9 @@ class Daemon:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
             )
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
 
     def stop(self) -> None:
         self._process.terminate()
