@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 CREATE_SECONDS = 30.0
+ZYGOTE_TRIES = 3
 
 
 class Runtime:
@@ -63,6 +64,16 @@ class Runtime:
 
     async def create_sandbox(self, spec: SandboxSpec) -> Pod:
         """Fork a shim that makes the pod's namespaces. When this raises, nothing is left of it but `spec.state_dir`."""
+        for _ in range(ZYGOTE_TRIES):
+            try:
+                return await self._create(spec)
+            except ShimLost:
+                if state.read_shim(spec.state_dir):
+                    raise
+                # No shim was ever there: the zygote died with the request in its hands.
+        raise ContainerError(f"no zygote lives long enough to fork the shim of sandbox {spec.id}")
+
+    async def _create(self, spec: SandboxSpec) -> Pod:
         ours, theirs = Channel.pair()
         pod = Pod(spec.id, spec.state_dir, ours, self._on_event)
         try:

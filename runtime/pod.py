@@ -88,7 +88,8 @@ class Pod:
 
     def _lost(self) -> None:
         self._fail_execs()
-        self._on_event(ShimLostEvent(self.id))
+        if self.shim.pid:  # else it was never there: whoever awaits its birth is told
+            self._on_event(ShimLostEvent(self.id))
 
     def _fail_execs(self) -> None:
         for future in self._execs.values():

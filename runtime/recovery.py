@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 from typing import Any
 
 from runtime import podcgroup, state
 from runtime.linux import namespaces, syscalls
 from runtime.linux.cgroups import Cgroup, Layout
+from runtime.linux.fds import Fd
 from runtime.linux.procs import Process
 
 DYING_SECONDS = 5.0
@@ -28,7 +30,7 @@ def destroy_lost(state_dir: str) -> list[dict[str, Any]]:
     """
     shim = state.read_shim(state_dir)
     if shim:
-        Process.from_json(shim["shim"]).signal(signal.SIGKILL)
+        _end(Process.from_json(shim["shim"]))
     containers = state.read_containers(state_dir)
     if shim:
         layout = Layout.from_json(shim["layout"])
@@ -41,6 +43,16 @@ def destroy_lost(state_dir: str) -> list[dict[str, Any]]:
             podcgroup.remove_unused(shim["cgroup_parent"], layout)
     unmount(state_dir)
     return [doc for doc in containers if state.has_ended(doc)]
+
+
+def _end(shim: Process) -> None:
+    """SIGKILL, and wait until it can do nothing more."""
+    with contextlib.suppress(ProcessLookupError), Fd(shim.pidfd()) as pidfd:
+        signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd.fileno(), select.POLLIN)
+        if not poll.poll(DYING_SECONDS * 1000):
+            raise TimeoutError(f"shim {shim.pid} does not die of SIGKILL; it hangs in the kernel")
 
 
 def unmount(state_dir: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class Node:
         self.state = state
         self.parent = f"/na-test-{secrets.token_hex(4)}"
         self.events: asyncio.Queue[Event] = asyncio.Queue()
-        self.runtime = Runtime(state, on_event=self.events.put_nowait)
+        self.exits: dict[str, Exited] = {}
+        self.runtime = Runtime(state, on_event=self.on_event)
         self.pods: list[Pod] = []
         self.root = busybox_root(directory / "root")
         self._number = 0
@@ -111,13 +113,16 @@ class Node:
         known = {"id": id, "sandbox_id": pod.id, "oci": oci, "rootfs": rootfs, "log_path": str(work / "log")}
         return ContainerSpec(**known | fields)
 
+    def on_event(self, event: Event) -> None:
+        """Remember exits; everything can also be awaited in `events`."""
+        if isinstance(event, Exited):
+            self.exits[event.container_id] = event
+        self.events.put_nowait(event)
+
     async def exited(self, spec: ContainerSpec) -> Exited:
-        """The event of a container's end; others that come before are dropped."""
-        async with asyncio.timeout(EVENT_SECONDS):
-            while True:
-                event = await self.events.get()
-                if isinstance(event, Exited) and event.container_id == spec.id:
-                    return event
+        """How a container has ended, as soon as it has."""
+        await until(lambda: spec.id in self.exits)
+        return self.exits[spec.id]
 
     async def run(self, pod: Pod, *args: str, **fields: Any) -> tuple[int, str]:
         """Run a container to its end: its exit code and what it has written."""
@@ -143,6 +148,13 @@ class Node:
         for pod in self.pods:
             await pod.stop()
         await self.runtime.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that happens soon, in another process."""
+    async with asyncio.timeout(EVENT_SECONDS):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for: the kernel is asked
+            await asyncio.sleep(0.005)
 
 
 def logged(spec: ContainerSpec) -> str:
