@@ -54,7 +54,7 @@ def _handler(name: str, answer: Any) -> grpc.GenericRpcHandler:
         return answer(request)
 
     method = methods()[name]
-    call = grpc.unary_unary_rpc_method_handler(
+    call: Any = grpc.unary_unary_rpc_method_handler(
         handle, method.request.FromString, lambda message: message.SerializeToString()
     )
     return grpc.method_handlers_generic_handler(method.service, {name: call})
