@@ -62,6 +62,7 @@ class ManifestDirectory:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
                     raise
                 log.error("manifests: %s: %s; what runs goes on", self.path, os.strerror(error.errno))
+                self._take_kept()
             await asyncio.sleep(AGAIN)
 
     async def _follow(self, inotify: Inotify) -> None:
@@ -99,6 +100,14 @@ class ManifestDirectory:
     async def _read(self, names: set[str]) -> None:
         """Reading and parsing in a thread: a directory may hang, and a large file takes its time."""
         await asyncio.to_thread(self._take_all, sorted(names))
+        self._changed(self._catalogue.wanted())
+
+    def _take_kept(self) -> None:
+        """The last good versions of all files, where nothing was read yet."""
+        if self._catalogue.names() or not self._kept.names():
+            return
+        for name in self._kept.names():
+            self._catalogue.put(name, self._kept.get(name) or b"")
         self._changed(self._catalogue.wanted())
 
     def _take_all(self, names: list[str]) -> None:

@@ -1,0 +1,1 @@
+"""Container logs on disk: their lines, reading and following them, rotation."""

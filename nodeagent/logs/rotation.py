@@ -1,0 +1,126 @@
+"""Rotation: a log that has grown too large is renamed, the runtime opens a new one, older ones are compressed.
+
+    <n>.log  ->  <n>.log.<time>  ->  <n>.log.<time>.gz  ->  removed
+
+No line is lost: the runtime writes to the renamed file until it has opened the new one, and only files that were
+renamed in an earlier round are compressed (pkg/kubelet/logs has the same rule). Sizes are looked at now and then,
+since to be told of every write (inotify) costs more than it saves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+
+from cri.client import CriClient, CriError
+from cri.proto import api_pb2
+from nodeagent.translate import marks
+
+log = logging.getLogger(__name__)
+
+EVERY = 10.0
+"""Seconds between two looks."""
+_TEMPORARY = ".tmp"
+
+
+class LogRotation:
+    """`limit` in bytes; `files` counts the one being written."""
+
+    def __init__(self, cri: CriClient, node: str, limit: int, files: int) -> None:
+        self._cri = cri
+        self._node = node
+        self._limit = limit
+        self._files = files
+        self._paths: dict[str, Path] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await self.once()
+            except (CriError, OSError) as error:
+                log.warning("logs: %s", error)
+
+    async def once(self) -> None:
+        """Every running container of this node. Raises CriError, OSError."""
+        answer = await self._cri.ListContainers(
+            filter=api_pb2.ContainerFilter(
+                state=api_pb2.ContainerStateValue(state=api_pb2.CONTAINER_RUNNING),
+                label_selector={marks.NODE: self._node},
+            )
+        )
+        running = {container.id for container in answer.containers}
+        self._paths = {id: path for id, path in self._paths.items() if id in running}
+        for id in running:
+            path = await self._path(id)
+            if path is not None and _size(path) > self._limit:
+                await self._rotate(id, path)
+
+    async def _path(self, id: str) -> Path | None:
+        if id not in self._paths:
+            try:
+                answer = await self._cri.ContainerStatus(container_id=id)
+            except CriError as error:
+                if error.code == "NOT_FOUND":
+                    return None
+                raise
+            if not answer.status.log_path:
+                return None
+            self._paths[id] = Path(answer.status.log_path)
+        return self._paths[id]
+
+    async def _rotate(self, id: str, path: Path) -> None:
+        await asyncio.to_thread(tidy, path, self._files - 2)
+        renamed = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
+        os.rename(path, renamed)
+        try:
+            await self._cri.ReopenContainerLog(container_id=id)
+        except CriError:
+            _put_back(renamed, path)
+            raise
+
+
+def _put_back(renamed: Path, path: Path) -> None:
+    """The log goes on under its old name, so that nobody loses it; unless the runtime made a new one after all."""
+    if not path.exists():
+        renamed.rename(path)
+
+
+def tidy(path: Path, keep: int) -> None:
+    """Compresses all rotated files of a log and removes the oldest, so that `keep` stay. Raises OSError."""
+    for left in path.parent.glob(f"{path.name}.*{_TEMPORARY}"):
+        left.unlink(missing_ok=True)
+    rotated = sorted(path.parent.glob(f"{path.name}.*"))
+    for each in rotated[: max(len(rotated) - keep, 0)]:
+        each.unlink(missing_ok=True)
+    for each in rotated[max(len(rotated) - keep, 0) :]:
+        if each.suffix != ".gz":
+            _compress(each)
+
+
+def _compress(path: Path) -> None:
+    whole = path.with_name(path.name + ".gz")
+    temporary = path.with_name(path.name + _TEMPORARY)
+    with path.open("rb") as source, gzip.open(temporary, "wb", compresslevel=6) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    os.chmod(temporary, path.stat().st_mode & 0o777)
+    temporary.rename(whole)
+    path.unlink()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def rotated(path: Path) -> list[Path]:
+    """The rotated files of a log, oldest first."""
+    return sorted(each for each in path.parent.glob(f"{path.name}.*") if each.suffix != _TEMPORARY)

@@ -1,0 +1,84 @@
+"""What is left of a pod when its containers are gone: volumes and files. Tried again until it works.
+
+It keeps nobody waiting: a driver that is gone holds up the volumes of a dead pod, not the pod that follows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from nodeagent.pods.pod import Key
+from nodeagent.sync.backoff import Backoff
+from nodeagent.sync.journal import Journal
+from nodeagent.sync.observed import SECOND
+from nodeagent.sync.pod_files import PodFiles
+from nodeagent.volumes.errors import VolumesError
+from nodeagent.volumes.manager import VolumeManager
+
+PATIENCE = 10.0
+"""Seconds."""
+
+
+class Teardown:
+    def __init__(self, volumes: VolumeManager, files: PodFiles, journal: Journal) -> None:
+        self._volumes = volumes
+        self._files = files
+        self._journal = journal
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def pending(self) -> set[str]:
+        """Uids of pods that still have volumes or files on the node."""
+        return set(self._tasks)
+
+    def begin(self, key: Key, uid: str) -> None:
+        running = self._tasks.pop(uid, None)
+        if running is not None:
+            running.cancel()
+        self._add(uid, self._until_done(key, uid, with_files=True))
+
+    def begin_volumes(self, key: Key, uid: str) -> None:
+        """For a pod that is over and stays to be looked at: its files, its logs among them, stay too."""
+        if uid not in self._tasks:
+            self._add(uid, self._until_done(key, uid, with_files=False))
+
+    async def call_off(self, uid: str) -> None:
+        """The same pod is wanted again. What can be undone at once is undone first: it is to start afresh."""
+        task = self._tasks.get(uid)
+        if task is not None:
+            await asyncio.wait({task}, timeout=PATIENCE)
+            await _cancelled(self._tasks.pop(uid, None))
+
+    async def close(self) -> None:
+        for uid in list(self._tasks):
+            await _cancelled(self._tasks.pop(uid, None))
+
+    def _add(self, uid: str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks[uid] = asyncio.create_task(work, name=f"teardown {uid}")
+        task.add_done_callback(lambda done: self._forget(uid, done))
+
+    async def _until_done(self, key: Key, uid: str, *, with_files: bool) -> None:
+        backoff = Backoff(first=1.0)
+        while True:
+            try:
+                await self._volumes.unmount(uid)
+                if with_files:
+                    await asyncio.to_thread(self._files.remove, uid)
+                return
+            except (VolumesError, OSError) as error:
+                self._journal.warn(key, "FailedUnmount", f"of the pod that was {uid}: {error}")
+            until = backoff.failed(time.time_ns())
+            await asyncio.sleep(max(until - time.time_ns(), 0) / SECOND)
+
+    def _forget(self, uid: str, done: asyncio.Task[None]) -> None:
+        if self._tasks.get(uid) is done:
+            del self._tasks[uid]
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})

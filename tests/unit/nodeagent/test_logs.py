@@ -1,0 +1,80 @@
+"""Log lines, rotation, and the last words that come from a log."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from cri.client import CriClient, CriError
+from cri.proto import api_pb2
+from nodeagent.logs.lines import Line, parse_line
+from nodeagent.logs.rotation import LogRotation, rotated, tidy
+from nodeagent.translate import marks
+from tests.support.fake_cri import FakeCri
+
+
+@pytest.mark.parametrize(
+    ("line", "parsed"),
+    [
+        (
+            b"2016-10-06T00:17:09.66Z stdout F hello world\n",
+            Line(b"2016-10-06T00:17:09.66Z", b"stdout", b"hello world\n"),
+        ),
+        (b"t stderr P part", Line(b"t", b"stderr", b"part")),
+        (b"t stdout F:x:y a", Line(b"t", b"stdout", b"a\n")),
+        (b"t stdout F ", Line(b"t", b"stdout", b"\n")),
+        (b"t stdout F", None),
+        (b"t other F x", None),
+        (b"", None),
+    ],
+)
+def test_lines(line: bytes, parsed: Line | None) -> None:
+    assert parse_line(line) == parsed
+
+
+def running(cri: FakeCri, path: Path) -> None:
+    cri.sandboxes["s"] = api_pb2.PodSandboxStatus(id="s")
+    status = api_pb2.ContainerStatus(
+        id="c", state=api_pb2.CONTAINER_RUNNING, labels={marks.NODE: "n"}, log_path=str(path)
+    )
+    cri.containers["c"] = ("s", status)
+
+
+async def test_a_log_that_is_too_large_is_rotated_and_older_ones_compressed(tmp_path: Path) -> None:
+    cri, log = FakeCri(), tmp_path / "0.log"
+    running(cri, log)
+    rotation = LogRotation(cast(CriClient, cri), "n", limit=100, files=4)
+    log.write_bytes(b"x" * 100)
+    await rotation.once()
+    assert cri.called("ReopenContainerLog") == []
+    for old in ("20260101-000000", "20260101-000001", "20260101-000002"):
+        (tmp_path / f"0.log.{old}").write_text(old)
+    log.write_bytes(b"y" * 101)
+    await rotation.once()
+    assert len(cri.called("ReopenContainerLog")) == 1
+    first, second, newest = rotated(log)
+    assert [first.name, second.name] == ["0.log.20260101-000001.gz", "0.log.20260101-000002.gz"]
+    assert gzip.decompress(second.read_bytes()) == b"20260101-000002"
+    assert newest.read_bytes() == b"y" * 101, "what the runtime may still write to is not compressed yet"
+
+
+async def test_a_runtime_that_cannot_reopen_keeps_its_log(tmp_path: Path) -> None:
+    cri, log = FakeCri(), tmp_path / "0.log"
+    running(cri, log)
+    log.write_bytes(b"y" * 101)
+    cri.fail["ReopenContainerLog"] = [("UNKNOWN", "no")]
+    with pytest.raises(CriError):
+        await LogRotation(cast(CriClient, cri), "n", limit=100, files=3).once()
+    assert log.read_bytes() == b"y" * 101
+    assert rotated(log) == []
+
+
+def test_what_a_crash_left_of_a_compression_is_removed(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    (tmp_path / "0.log.1.tmp").write_text("half")
+    (tmp_path / "0.log.1").write_text("whole")
+    tidy(log, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["0.log.1.gz"]
