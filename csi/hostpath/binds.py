@@ -12,7 +12,7 @@ from pathlib import Path
 
 from csi.hostpath.refusal import invalid
 from runtime.linux import mountapi, mounts
-from runtime.linux.mounttable import Mount, mounts_at
+from runtime.linux.mounttable import Mount, is_mount_point, mounts_at
 from runtime.linux.mounttable import mounts as all_mounts
 from runtime.linux.syscalls import UMOUNT_NOFOLLOW, umount2
 
@@ -60,4 +60,5 @@ def unbind(target: Path, volumes: Place) -> None:
     if foreign:
         raise invalid(f"{target} shows {foreign[-1].source} ({foreign[-1].fstype}), which is no volume of this driver")
     for _ in found:
-        umount2(str(target), UMOUNT_NOFOLLOW)
+        if is_mount_point(target):  # below a shared mount, one umount may take several of them along
+            umount2(str(target), UMOUNT_NOFOLLOW)
