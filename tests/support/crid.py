@@ -145,7 +145,7 @@ class Crid:
         config = config or self.pod_config(**fields)
         return (await self.cri.RunPodSandbox(config=config)).pod_sandbox_id, config
 
-    async def create(self, sandbox: Sandbox, image: str, command: list[str], **fields: Any) -> str:
+    async def create(self, sandbox: Sandbox, image: str, command: list[str], /, **fields: Any) -> str:
         """Create a container: its id."""
         sandbox_id, sandbox_config = sandbox
         name = fields.pop("name", "main")
@@ -161,7 +161,7 @@ class Crid:
         answer = await self.cri.CreateContainer(pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox_config)
         return str(answer.container_id)
 
-    async def run(self, sandbox: Sandbox, image: str, command: list[str], **fields: Any) -> str:
+    async def run(self, sandbox: Sandbox, image: str, command: list[str], /, **fields: Any) -> str:
         """Create and start a container: its id."""
         id = await self.create(sandbox, image, command, **fields)
         await self.cri.StartContainer(container_id=id)

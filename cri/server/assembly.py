@@ -1,0 +1,70 @@
+"""Puts the parts of crid together and takes them apart again, in the right order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from cni.network import Cni
+from cri.server.config import Config
+from cri.server.daemon import Daemon
+from cri.server.events import Events
+from cri.server.exits import Exits
+from cri.server.layer_usage import LayerUsage
+from cri.server.pod_network import POD_CIDR, SETTING, pod_network
+from cri.server.seccomp import Profiles
+from cri.server.sessions import PodSessions
+from cri.server.store import Store
+from cri.server.streaming import StreamingServer
+from images import ImageStore
+from runtime.client import Runtime
+from runtime.linux.ledger import Ledger
+from runtime.linux.records import Records
+
+OWNER = "crid"
+
+
+@contextlib.asynccontextmanager
+async def assemble(config: Config) -> AsyncIterator[Daemon]:
+    """A Daemon whose parts run; they are closed in reverse order, and pods go on."""
+    (config.state / "sandboxes").mkdir(mode=0o700, exist_ok=True)
+    async with contextlib.AsyncExitStack() as parts:
+        database = config.root / "ledger.db"
+        ledger = Ledger(database, OWNER)
+        parts.callback(ledger.close)
+        records = Records(database)
+        parts.callback(records.close)
+        store, events = Store(records), Events()
+        exits = Exits(store, events)
+        runtime = Runtime(config.state, on_event=exits.on_event)
+        exits.watch(runtime)
+        await runtime.start()
+        parts.push_async_callback(runtime.close)
+        images = ImageStore(config.root, ledger, records, registries=config.registries)
+        parts.push_async_callback(images.close)
+        streaming = StreamingServer(PodSessions(store))
+        await streaming.start()
+        parts.push_async_callback(streaming.close)
+        cni = _network(config, ledger, records)
+        parts.push_async_callback(cni.close)
+        yield Daemon(
+            config=config,
+            store=store,
+            records=records,
+            ledger=ledger,
+            runtime=runtime,
+            images=images,
+            cni=cni,
+            events=events,
+            exits=exits,
+            profiles=Profiles(config.root / "seccomp"),
+            streaming=streaming,
+            layers=LayerUsage(images),
+        )
+
+
+def _network(config: Config, ledger: Ledger, records: Records) -> Cni:
+    network = config.network
+    told = records.get(SETTING, POD_CIDR) or {}
+    conflist = pod_network(network, told.get("cidr", network.subnet))
+    return Cni(network.conf_dir, network.bin_dirs, network.cache_dir, ledger, default_conflist=conflist)

@@ -1,0 +1,187 @@
+"""From a CRI container configuration to what the runtime starts: image, user, mounts and security settled.
+
+All that has to look at file systems (passwd of the image, sources of mounts, device nodes) happens here, in one thread
+hop: a mount source that hangs then hangs this one request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cri.proto import api_pb2 as api
+from cri.server.daemon import Daemon, pod_of
+from cri.server.errors import InvalidRequest, NotFound
+from cri.server.mounts import OciMount, host_volume, image_volume
+from cri.server.oci import Surroundings, oci_config
+from cri.server.store import Sandbox
+from cri.server.users import Identity, resolve_identity
+from images import Image
+from runtime.linux.mounts import OverlayRootfs
+from runtime.spec import ContainerSpec
+
+FILESYSTEM_SECONDS = 60.0
+"""Deadline for looking at mount sources and devices of the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Who the container runs as, and the runtime's spec of it (without a log path yet)."""
+
+    identity: Identity
+    spec: ContainerSpec
+
+
+async def settle(
+    daemon: Daemon, sandbox: Sandbox, id: str, config: api.ContainerConfig, image: Image, snapshots: list[str]
+) -> Settled:
+    """Settle everything; each snapshot that is made is added to `snapshots` first, for the caller to give back.
+
+    Raises InvalidRequest, NotFound, WrongState, ImageError, OSError.
+    """
+    context = config.linux.security_context
+    _check_security(sandbox, context)
+    rootfs = await _snapshot(daemon, sandbox, id, image, snapshots)
+    accounts = await daemon.accounts.of_image(image.id, rootfs.lower)
+    identity = resolve_identity(accounts, context, _user(image))
+    layers = await _image_volumes(daemon, sandbox, id, config, snapshots)
+    around = _surroundings(daemon, sandbox, id)
+    if config.mounts or config.devices:
+        document = await _in_thread(_document, config, image.config, identity, around, layers)
+    else:
+        document = _document(config, image.config, identity, around, layers)
+    options = context.namespace_options
+    spec = ContainerSpec(
+        id=id,
+        sandbox_id=sandbox.id,
+        oci=document,
+        rootfs=rootfs,
+        rootfs_readonly=context.readonly_rootfs,
+        tty=config.tty,
+        stdin=config.stdin,
+        stdin_once=config.stdin_once,
+        seccomp_filter=await _seccomp(daemon, context, document),
+        pid_target=_target(sandbox, options) if options.pid == api.TARGET else "",
+        devices_all=context.privileged,
+    )
+    return Settled(identity, spec)
+
+
+def _check_security(sandbox: Sandbox, context: api.LinuxContainerSecurityContext) -> None:
+    if context.privileged and not sandbox.config.linux.security_context.privileged:
+        raise InvalidRequest("a privileged container needs a sandbox whose security context is privileged too")
+    for field in ("network", "ipc", "pid"):
+        asked, given = getattr(context.namespace_options, field), getattr(sandbox.options, field)
+        # POD is also what an absent field says; a container then takes what its pod has.
+        if asked not in (given, api.POD, api.TARGET):
+            mode = api.NamespaceMode.Name
+            raise InvalidRequest(f"namespace_options.{field} is {mode(asked)}, but the pod has {mode(given)}")
+
+
+async def _snapshot(daemon: Daemon, sandbox: Sandbox, key: str, image: Image, snapshots: list[str]) -> OverlayRootfs:
+    snapshots.append(key)
+    return await daemon.images.prepare(key, image.id, holder=sandbox.id)
+
+
+async def _image_volumes(
+    daemon: Daemon, sandbox: Sandbox, id: str, config: api.ContainerConfig, snapshots: list[str]
+) -> dict[int, Sequence[str]]:
+    """The layers of each mount that is an image, by its place in the request."""
+    layers: dict[int, Sequence[str]] = {}
+    for number, mount in enumerate(config.mounts):
+        if not mount.HasField("image") or not mount.image.image:
+            continue
+        if mount.host_path:
+            raise InvalidRequest(f"mount {mount.container_path}: host_path and image are both set")
+        if (image := daemon.images.get(mount.image.image)) is None:
+            raise NotFound(
+                f"mount {mount.container_path}: image {mount.image.image[:200]!r} is not on this node; pull it first"
+            )
+        snapshot = await _snapshot(daemon, sandbox, f"{id}-volume-{number}", image, snapshots)
+        layers[number] = snapshot.lower
+    return layers
+
+
+def _document(
+    config: api.ContainerConfig,
+    image: Mapping[str, Any],
+    identity: Identity,
+    around: Surroundings,
+    layers: Mapping[int, Sequence[str]],
+) -> dict[str, Any]:
+    volumes: list[OciMount] = [
+        image_volume(mount, layers[number]) if number in layers else host_volume(mount)
+        for number, mount in enumerate(config.mounts)
+    ]
+    return oci_config(config, image, identity, around, volumes)
+
+
+def _surroundings(daemon: Daemon, sandbox: Sandbox, id: str) -> Surroundings:
+    return Surroundings(
+        hostname=sandbox.hostname,
+        etc=Path(daemon.sandbox_directory(sandbox.id), "etc"),
+        shm="/dev/shm" if sandbox.options.ipc == api.NODE else pod_of(sandbox).shm_path,
+        cgroup=f"{sandbox.cgroup}/{id}",
+        userns=sandbox.options.HasField("userns_options") and sandbox.options.userns_options.mode == api.POD,
+    )
+
+
+async def _in_thread(call: Any, *args: Any) -> Any:
+    try:
+        async with asyncio.timeout(FILESYSTEM_SECONDS):
+            return await asyncio.to_thread(call, *args)
+    except TimeoutError:
+        raise TimeoutError(
+            f"the sources of the container's mounts or devices did not answer within {FILESYSTEM_SECONDS:g} s; "
+            "one of them is on a file system that hangs"
+        ) from None
+
+
+async def _seccomp(daemon: Daemon, context: api.LinuxContainerSecurityContext, document: dict[str, Any]) -> str:
+    """Path of the compiled filter, '' for none. A privileged container has none whatever the request says."""
+    if context.privileged:
+        return ""
+    profile = _profile(context)
+    if profile is None or profile.profile_type == api.SecurityProfile.Unconfined:
+        return ""
+    capabilities = frozenset(document["process"]["capabilities"]["bounding"])
+    if profile.profile_type == api.SecurityProfile.RuntimeDefault:
+        return str(await daemon.profiles.default(capabilities))
+    if not profile.localhost_ref:
+        # An empty name once meant "no filter" (CVE-2023-2431).
+        raise InvalidRequest("seccomp profile_type is Localhost, but localhost_ref is empty")
+    return str(await daemon.profiles.localhost(profile.localhost_ref, capabilities))
+
+
+def _profile(context: api.LinuxContainerSecurityContext) -> api.SecurityProfile | None:
+    """The typed field, else the deprecated string; None when the request names no profile, which means unconfined."""
+    if context.HasField("seccomp"):
+        return context.seccomp
+    text = context.seccomp_profile_path
+    if text in ("", "unconfined"):
+        return None
+    if text in ("runtime/default", "docker/default"):
+        return api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
+    kind, _, path = text.partition("/")
+    if kind != "localhost":
+        raise InvalidRequest(
+            f"seccomp_profile_path {text[:200]!r} is not runtime/default, unconfined or localhost/PATH"
+        )
+    return api.SecurityProfile(profile_type=api.SecurityProfile.Localhost, localhost_ref=path)
+
+
+def _target(sandbox: Sandbox, options: api.NamespaceOption) -> str:
+    target = sandbox.containers.get(options.target_id)
+    if target is None:
+        raise InvalidRequest(f"namespace_options.target_id {options.target_id[:80]!r} is no container of this pod")
+    if not target.running:
+        raise InvalidRequest(f"target container {target.name} does not run; its PID namespace is gone")
+    return target.id
+
+
+def _user(image: Image) -> str:
+    user = image.config.get("User")
+    return user if isinstance(user, str) else ""

@@ -1,0 +1,59 @@
+"""The parts of a running crid, as every RPC handler gets them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cni.network import Cni
+from cri.server.accounts import AccountCache
+from cri.server.config import Config
+from cri.server.events import Events
+from cri.server.exits import Exits
+from cri.server.joins import Joins
+from cri.server.layer_usage import LayerUsage
+from cri.server.seccomp import Profiles
+from cri.server.store import Sandbox, Store
+from cri.server.streaming import StreamingServer
+from cri.server.usage import Rates
+from images import ImageStore
+from runtime.client import Pod, Runtime, ShimLost
+from runtime.linux.ledger import Ledger
+from runtime.linux.records import Records
+
+
+@dataclass(slots=True)
+class Daemon:
+    """What main.py puts together and the handlers work with."""
+
+    config: Config
+    store: Store
+    records: Records
+    ledger: Ledger
+    runtime: Runtime
+    images: ImageStore
+    cni: Cni
+    events: Events
+    exits: Exits
+    profiles: Profiles
+    streaming: StreamingServer
+    layers: LayerUsage
+    rates: Rates = field(default_factory=Rates)
+    accounts: AccountCache = field(default_factory=AccountCache)
+    sandboxes_under_way: Joins[str] = field(default_factory=lambda: Joins("pod sandbox"))
+    containers_under_way: Joins[str] = field(default_factory=lambda: Joins("container"))
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def sandbox_directory(self, id: str) -> Path:
+        """Where a sandbox keeps what dies with the boot: sockets, pins, /etc files."""
+        return self.config.state / "sandboxes" / id
+
+
+def pod_of(sandbox: Sandbox) -> Pod:
+    """The shim of a sandbox; raises ShimLost once it is stopped or gone."""
+    if sandbox.pod is None:
+        raise ShimLost(
+            f"sandbox {sandbox.id[:13]} of pod {sandbox.name} has no shim any more; remove it and run it again"
+        )
+    return sandbox.pod

@@ -1,0 +1,82 @@
+"""Container events: what happened, with the whole pod as it was right after, to whoever listens.
+
+There is no resume token in the interface, so a listener that cannot keep up is told that it has lost events and must
+list again; it never gets a stream with silent gaps, and never costs more than its bounded queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+
+from cri.proto import api_pb2 as api
+from cri.server.errors import Exhausted
+from cri.server.statuses import container_status, sandbox_status
+from cri.server.store import Sandbox
+
+QUEUE_LIMIT = 4096
+
+
+class _Listener:
+    """The queue of one stream."""
+
+    def __init__(self) -> None:
+        self.queue: deque[api.ContainerEventResponse] = deque()
+        self.wake = asyncio.Event()
+        self.lost = False
+
+    def put(self, event: api.ContainerEventResponse) -> None:
+        if len(self.queue) >= QUEUE_LIMIT:
+            self.lost = True
+        else:
+            self.queue.append(event)
+        self.wake.set()
+
+
+class Events:
+    """Fans events out; costs nothing while nobody listens."""
+
+    def __init__(self) -> None:
+        self._listeners: set[_Listener] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """End all streams; for the stop of the daemon."""
+        self._closed = True
+        for listener in self._listeners:
+            listener.wake.set()
+
+    def publish(self, kind: api.ContainerEventType, id: str, sandbox: Sandbox) -> None:
+        """Tell all listeners about a container, or about the sandbox itself when `id` is its id."""
+        if not self._listeners:
+            return
+        event = api.ContainerEventResponse(
+            container_id=id,
+            container_event_type=kind,
+            created_at=time.time_ns(),
+            pod_sandbox_status=sandbox_status(sandbox),
+            containers_statuses=[container_status(container) for container in sandbox.containers.values()],
+        )
+        for listener in self._listeners:
+            listener.put(event)
+
+    async def listen(self) -> AsyncIterator[api.ContainerEventResponse]:
+        """Events from now on, until the caller leaves; raises Exhausted once some were lost."""
+        listener = _Listener()
+        self._listeners.add(listener)
+        try:
+            while True:
+                while listener.queue:
+                    yield listener.queue.popleft()
+                if self._closed:
+                    return
+                if listener.lost:
+                    raise Exhausted(
+                        f"more than {QUEUE_LIMIT} events waited to be read and some are lost; list and listen again"
+                    )
+                listener.wake.clear()
+                await listener.wake.wait()
+        finally:
+            self._listeners.discard(listener)

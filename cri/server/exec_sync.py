@@ -1,0 +1,123 @@
+"""ExecSync: run a command in a container and answer with its output.
+
+Output is read as it comes and kept up to a limit (CVE-2022-1708, CVE-2022-31030); what is beyond is read and dropped,
+so that the command neither blocks nor fails. The answer does not wait for grandchildren that keep the pipes open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+
+from cri.proto import api_pb2 as api
+from cri.server.daemon import Daemon, pod_of
+from cri.server.errors import InvalidRequest, TookTooLong, WrongState
+from cri.server.store import Container
+from runtime.client import Exec
+from runtime.spec import ExecSpec
+
+OUTPUT_LIMIT = 16 << 20
+_CHUNK = 1 << 16
+
+
+async def exec_sync(daemon: Daemon, request: api.ExecSyncRequest) -> api.ExecSyncResponse:
+    """Raises TookTooLong after request.timeout seconds, once the command and all it started are killed."""
+    container = runnable(daemon, request.container_id, request.cmd)
+    with _Output() as stdout, _Output() as stderr:
+        spec = ExecSpec(id=secrets.token_hex(16), args=list(request.cmd))
+        running = await pod_of(container.sandbox).exec(
+            container.id, spec, stdout=stdout.write_end, stderr=stderr.write_end
+        )
+        stdout.listen()
+        stderr.listen()
+        code = await _wait(container, running, request)
+        return api.ExecSyncResponse(stdout=stdout.drained(), stderr=stderr.drained(), exit_code=code)
+
+
+def runnable(daemon: Daemon, container_id: str, command: object) -> Container:
+    """The container of an exec request; raises NotFound, InvalidRequest, WrongState."""
+    container = daemon.store.containers.get(container_id)
+    if not command:
+        raise InvalidRequest("cmd is empty: it names the command to run")
+    if not container.running:
+        state = api.ContainerState.Name(container.state)
+        raise WrongState(
+            f"container {container.id[:13]} ({container.name}) is {state}; commands run in running ones only"
+        )
+    return container
+
+
+async def _wait(container: Container, running: Exec, request: api.ExecSyncRequest) -> int:
+    try:
+        async with asyncio.timeout(request.timeout if request.timeout > 0 else None):
+            return await running.wait()
+    except TimeoutError:
+        await running.kill()
+        raise TookTooLong(
+            f"command {request.cmd[0][:80]!r} in container {container.id[:13]} ({container.name}) timed out "
+            f"after {request.timeout} s and was killed"
+        ) from None
+    except asyncio.CancelledError:
+        await asyncio.shield(running.kill())
+        raise
+
+
+class _Output:
+    """One pipe: the write end for the command, what was read so far for us."""
+
+    def __init__(self) -> None:
+        self._read_end, self.write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._read_end, False)
+        self._chunks: list[bytes] = []
+        self._left = OUTPUT_LIMIT
+        self._listening = False
+
+    def __enter__(self) -> _Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unlisten()
+        self._close_write_end()
+        os.close(self._read_end)
+
+    def _close_write_end(self) -> None:
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
+    def listen(self) -> None:
+        """The command has its own copy of the write end; from now on end of file means something."""
+        self._close_write_end()
+        self._listening = True
+        asyncio.get_running_loop().add_reader(self._read_end, self._readable)
+
+    def _unlisten(self) -> None:
+        if self._listening:
+            self._listening = False
+            asyncio.get_running_loop().remove_reader(self._read_end)
+
+    def _readable(self) -> bool:
+        """Read once; False when nothing more is there now."""
+        try:
+            chunk = os.read(self._read_end, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            self._unlisten()
+            return False
+        if self._left > 0:
+            self._chunks.append(chunk[: self._left])
+            self._left -= len(chunk)
+        return True
+
+    def drained(self) -> bytes:
+        """All output of a command that has exited: what it wrote is in the pipe by now, at most one pipe full."""
+        for _ in range(_PIPE_READS):
+            if not self._readable():
+                break
+        return b"".join(self._chunks)
+
+
+_PIPE_READS = 64
+"""Bound for the last reads: a grandchild that still writes must not keep us here."""

@@ -1,0 +1,111 @@
+"""ListImages, StreamImages, ImageStatus, PullImage, RemoveImage and ImageFsInfo."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator
+
+from cri.proto import api_pb2 as api
+from cri.server.batches import batches
+from cri.server.daemon import Daemon
+from cri.server.errors import InvalidRequest
+from cri.server.layer_usage import filesystem_usage
+from cri.server.users import image_uid, split_image_user
+from images import Auth, Image, ImageError
+
+
+async def list_images(daemon: Daemon, request: api.ListImagesRequest) -> api.ListImagesResponse:
+    return api.ListImagesResponse(images=[image_message(image) for image in _matching(daemon, request.filter)])
+
+
+async def stream_images(daemon: Daemon, request: api.StreamImagesRequest) -> AsyncIterator[api.StreamImagesResponse]:
+    for batch in batches(_matching(daemon, request.filter)):
+        yield api.StreamImagesResponse(images=[image_message(image) for image in batch])
+
+
+def _matching(daemon: Daemon, filter: api.ImageFilter) -> list[Image]:
+    if not filter.image.image:
+        return daemon.images.list()
+    found = daemon.images.get(filter.image.image)
+    return [found] if found else []
+
+
+async def image_status(daemon: Daemon, request: api.ImageStatusRequest) -> api.ImageStatusResponse:
+    """An absent image is an answer without an image (api.proto, ImageStatus)."""
+    image = daemon.images.get(_reference(request.image))
+    if image is None:
+        return api.ImageStatusResponse()
+    info = {"info": json.dumps({"imageSpec": {"config": image.config}, "layers": list(image.layers)})}
+    return api.ImageStatusResponse(image=image_message(image), info=info if request.verbose else {})
+
+
+async def pull_image(daemon: Daemon, request: api.PullImageRequest) -> api.PullImageResponse:
+    reference = _reference(request.image)
+    if request.image.runtime_handler:
+        raise InvalidRequest(
+            f"no runtime handler {request.image.runtime_handler!r}; leave it empty for the default one"
+        )
+    try:
+        image = await daemon.images.pull(reference, auth=_auth(request.auth) if request.HasField("auth") else None)
+    except ImageError as error:
+        error.add_note(f"while pulling {reference[:200]}")
+        raise
+    return api.PullImageResponse(image_ref=image.id)
+
+
+async def remove_image(daemon: Daemon, request: api.RemoveImageRequest) -> api.RemoveImageResponse:
+    """Idempotent: an unknown image is success (api.proto, RemoveImage). All names of the image go."""
+    reference = _reference(request.image)
+    if daemon.images.get(reference) is not None:
+        await daemon.images.remove(reference)
+    return api.RemoveImageResponse()
+
+
+async def image_fs_info(daemon: Daemon, request: api.ImageFsInfoRequest) -> api.ImageFsInfoResponse:
+    """Images and the containers' writable layers are on one file system, so both are told in one entry each."""
+    usage = daemon.images.usage()
+    filesystem = filesystem_usage(usage.path, usage.bytes, usage.inodes)
+    return api.ImageFsInfoResponse(image_filesystems=[filesystem], container_filesystems=[filesystem])
+
+
+def image_message(image: Image) -> api.Image:
+    message = api.Image(
+        id=image.id,
+        repo_tags=image.repo_tags,
+        repo_digests=image.repo_digests,
+        size=max(1, image.size),
+        spec=api.ImageSpec(image=image.id),
+        pinned=image.pinned,
+    )
+    user = image.config.get("User") or ""
+    name, _ = split_image_user(user if isinstance(user, str) else "")
+    if (uid := image_uid(name)) is not None:
+        message.uid.value = uid
+    else:
+        message.username = name
+    return message
+
+
+def _reference(spec: api.ImageSpec) -> str:
+    if not spec.image:
+        raise InvalidRequest("image.image is missing: it names the image")
+    return spec.image
+
+
+def _auth(config: api.AuthConfig) -> Auth:
+    """The credentials of a pull; `auth` is user:password in base64, as docker's config.json has it."""
+    username, password = config.username, config.password
+    if config.auth and not username:
+        try:
+            username, _, password = base64.b64decode(config.auth, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise InvalidRequest("auth.auth is not base64 of user:password") from None
+    return Auth(
+        username=username,
+        password=password.rstrip("\0"),
+        identity_token=config.identity_token,
+        registry_token=config.registry_token,
+        server_address=config.server_address,
+    )

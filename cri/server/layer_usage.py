@@ -1,0 +1,76 @@
+"""Sizes of the containers' writable layers: measured by walking them, so remembered and refreshed in the background.
+
+A list of statistics must not walk a hundred directory trees each time it is asked for (the kubelet asks every 10 s).
+The first question for a container waits for its measurement; later ones get the last one and start the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from cri.proto import api_pb2 as api
+from images import ImageError, ImageStore
+
+log = logging.getLogger("crid")
+
+MAX_AGE = 30.0
+"""Seconds after which a measurement is renewed."""
+CONCURRENT = 2
+
+
+@dataclass(slots=True)
+class _Measured:
+    usage: api.FilesystemUsage
+    at: float
+
+
+class LayerUsage:
+    """FilesystemUsage of snapshots by key."""
+
+    def __init__(self, images: ImageStore) -> None:
+        self._images = images
+        self._known: dict[str, _Measured] = {}
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(CONCURRENT)
+
+    async def of(self, key: str) -> api.FilesystemUsage | None:
+        """The usage, at most a little older than MAX_AGE; None when it cannot be measured."""
+        known = self._known.get(key)
+        if known is None:
+            await asyncio.shield(self._measure(key))
+            known = self._known.get(key)
+        elif time.monotonic() - known.at > MAX_AGE:
+            self._measure(key)
+        return known.usage if known else None
+
+    def _measure(self, key: str) -> asyncio.Task[None]:
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.create_task(self._walk(key))
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return task
+
+    async def _walk(self, key: str) -> None:
+        async with self._slots:
+            try:
+                usage = await self._images.snapshot_usage(key)
+            except (ImageError, OSError) as error:
+                log.warning("the size of snapshot %s cannot be measured: %s", key, error)
+                return
+        self._known[key] = _Measured(filesystem_usage(usage.path, usage.bytes, usage.inodes), time.monotonic())
+
+    def forget(self, key: str) -> None:
+        self._known.pop(key, None)
+
+
+def filesystem_usage(path: str, used: int, inodes: int) -> api.FilesystemUsage:
+    """FilesystemUsage as of now."""
+    return api.FilesystemUsage(
+        timestamp=time.time_ns(),
+        fs_id=api.FilesystemIdentifier(mountpoint=path),
+        used_bytes=api.UInt64Value(value=used),
+        inodes_used=api.UInt64Value(value=inodes),
+    )

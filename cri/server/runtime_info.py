@@ -1,0 +1,79 @@
+"""Version, Status, RuntimeConfig and UpdateRuntimeConfig: what the runtime says of itself, and is told."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+
+from cni.errors import CniError
+from cri.proto import api_pb2 as api
+from cri.server.daemon import Daemon
+from cri.server.pod_network import set_pod_cidr
+
+API_VERSION = "v1"
+VERSION = metadata.version("nodeagent")
+
+
+async def version(daemon: Daemon, request: api.VersionRequest) -> api.VersionResponse:
+    return api.VersionResponse(
+        version="0.1.0",  # of the kubelet's own runtime API, a constant in every runtime
+        runtime_name="crid",
+        runtime_version=VERSION,
+        runtime_api_version=API_VERSION,
+    )
+
+
+async def status(daemon: Daemon, request: api.StatusRequest) -> api.StatusResponse:
+    """RuntimeReady while crid runs; NetworkReady as the network's own STATUS says."""
+    response = api.StatusResponse(
+        status=api.RuntimeStatus(
+            conditions=[api.RuntimeCondition(type="RuntimeReady", status=True), await _network_condition(daemon)]
+        ),
+        runtime_handlers=[
+            api.RuntimeHandler(
+                name="",
+                features=api.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=False),
+            )
+        ],
+        features=api.RuntimeFeatures(
+            supplemental_groups_policy=True, user_namespaces_host_network=False, mount_options=True
+        ),
+    )
+    if request.verbose:
+        response.info["config"] = json.dumps(_config(daemon))
+    return response
+
+
+async def _network_condition(daemon: Daemon) -> api.RuntimeCondition:
+    try:
+        await daemon.cni.status()
+    except (CniError, OSError) as error:
+        return api.RuntimeCondition(type="NetworkReady", reason="NetworkPluginNotReady", message=str(error))
+    return api.RuntimeCondition(type="NetworkReady", status=True)
+
+
+def _config(daemon: Daemon) -> dict[str, object]:
+    config = daemon.config
+    return {
+        "root": str(config.root),
+        "state": str(config.state),
+        "listen": str(config.listen),
+        "network": {"conf_dir": str(config.network.conf_dir), "subnet": config.network.subnet},
+        "pods": len(daemon.store.sandboxes),
+        "containers": len(daemon.store.containers),
+    }
+
+
+async def runtime_config(daemon: Daemon, request: api.RuntimeConfigRequest) -> api.RuntimeConfigResponse:
+    response = api.RuntimeConfigResponse()
+    response.linux.cgroup_driver = api.CGROUPFS
+    return response
+
+
+async def update_runtime_config(
+    daemon: Daemon, request: api.UpdateRuntimeConfigRequest
+) -> api.UpdateRuntimeConfigResponse:
+    """pod_cidr becomes the subnet of the default network; a node with CNI configuration of its own keeps that."""
+    if cidr := request.runtime_config.network_config.pod_cidr:
+        set_pod_cidr(daemon, cidr)
+    return api.UpdateRuntimeConfigResponse()

@@ -1,0 +1,62 @@
+"""The end of a sandbox: used by StopPodSandbox, by the undo of a failed RunPodSandbox, and by recovery.
+
+Each step is idempotent and strikes out its ledger entries once it is done, so whatever is interrupted is done again by
+the next caller and nothing is done by halves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from cri.server.daemon import Daemon
+from cri.server.pod_network import attachment_of
+from cri.server.store import Sandbox
+from runtime.client import Pod
+from runtime.linux.failpoints import failpoint
+from runtime.linux.trees import remove_tree
+
+log = logging.getLogger("crid")
+
+
+async def end_sandbox(daemon: Daemon, sandbox: Sandbox) -> None:
+    """Release the network, kill what runs, undo namespaces and cgroups. Raises what could not be undone.
+
+    The network first (CNI SPEC, DEL: the namespace should still exist), and the pod even when that fails: a plugin
+    that hangs must not keep containers running.
+    """
+    try:
+        if not sandbox.host_network:
+            await daemon.cni.delete(attachment_of(sandbox))
+            failpoint("crid.end_sandbox.after_network")
+    finally:
+        await _end_pod(daemon, sandbox)
+
+
+async def _end_pod(daemon: Daemon, sandbox: Sandbox) -> None:
+    # Taken away first: from here on the end of the shim is no loss.
+    pod, sandbox.pod = sandbox.pod, None
+    if pod is None or not await _stopped(pod, sandbox):
+        for event in await daemon.runtime.destroy_lost(sandbox.id):
+            daemon.exits.happened(event)
+    failpoint("crid.end_sandbox.after_pod")
+    gone = [entry for entry in daemon.ledger.entries(holder=sandbox.id) if entry.kind in ("mount", "netns", "cgroup")]
+    daemon.ledger.strike(*gone)
+
+
+async def _stopped(pod: Pod, sandbox: Sandbox) -> bool:
+    """Whether the shim has ended its pod; one that hangs is left to destroy_lost(), which kills it."""
+    try:
+        await pod.stop()
+    except TimeoutError as error:
+        log.error("sandbox %s (pod %s): %s; it is killed", sandbox.id[:13], sandbox.name, error)
+        pod.disconnect()
+        return False
+    return True
+
+
+async def remove_directory(daemon: Daemon, sandbox_id: str) -> None:
+    """Remove the sandbox's directory under the state directory."""
+    directory = daemon.sandbox_directory(sandbox_id)
+    await asyncio.to_thread(remove_tree, directory)
+    daemon.ledger.strike(("dir", str(directory)))

@@ -1,0 +1,57 @@
+"""StartContainer: the one step that runs something."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from cri.proto import api_pb2 as api
+from cri.server.daemon import Daemon, pod_of
+from cri.server.errors import WrongState
+from cri.server.store import Container
+from runtime.client import ContainerError, ShimLost
+from runtime.linux.failpoints import failpoint
+
+START_ERROR_EXIT_CODE = 128
+"""Exit code of a container whose program could not be executed; the peers report the same."""
+
+
+async def start_container(daemon: Daemon, request: api.StartContainerRequest) -> api.StartContainerResponse:
+    """RUNNING on return. A container that could not be started is EXITED, with the reason in its status."""
+    container = daemon.store.containers.get(request.container_id)
+    async with container.lock:
+        _check(container)
+        await _start(daemon, container)
+    return api.StartContainerResponse()
+
+
+def _check(container: Container) -> None:
+    if container.state != api.CONTAINER_CREATED:
+        state = api.ContainerState.Name(container.state)
+        raise WrongState(
+            f"container {container.id[:13]} ({container.name}) is {state}; only a created one can be started"
+        )
+    if not container.sandbox.ready:
+        raise WrongState(
+            f"sandbox {container.sandbox.id[:13]} of pod {container.sandbox.name} is not ready; run a new one"
+        )
+
+
+async def _start(daemon: Daemon, container: Container) -> None:
+    try:
+        if container.spec.log_path:
+            await asyncio.to_thread(os.makedirs, os.path.dirname(container.spec.log_path), 0o755, exist_ok=True)
+        failpoint("crid.start_container.before_start")
+        started = await pod_of(container.sandbox).start_container(container.spec)
+    except (ContainerError, OSError) as error:
+        error.add_note(f"while starting container {container.id[:13]} ({container.name})")
+        if not isinstance(error, ShimLost | TimeoutError):  # there the pod ends, and the container with it
+            container.started_at = time.time_ns()
+            daemon.exits.finish(container, START_ERROR_EXIT_CODE, container.started_at, "StartError", str(error))
+        raise
+    failpoint("crid.start_container.before_record")
+    container.started_at = started.started_at
+    daemon.store.save_state(container)
+    daemon.events.publish(api.CONTAINER_STARTED_EVENT, container.id, container.sandbox)
+    daemon.exits.started(container)

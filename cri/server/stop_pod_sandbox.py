@@ -1,0 +1,35 @@
+"""StopPodSandbox: kill what runs in a pod and give its addresses back."""
+
+from __future__ import annotations
+
+import time
+
+from cri.proto import api_pb2 as api
+from cri.server.daemon import Daemon
+from cri.server.sandbox_end import end_sandbox
+from cri.server.store import Sandbox
+
+
+async def stop_pod_sandbox(daemon: Daemon, request: api.StopPodSandboxRequest) -> api.StopPodSandboxResponse:
+    """Idempotent: an unknown sandbox, or one that is stopped, is success (api.proto, StopPodSandbox)."""
+    sandbox = daemon.store.sandboxes.find(request.pod_sandbox_id)
+    if sandbox is not None:
+        async with sandbox.lock:
+            await stop(daemon, sandbox)
+    return api.StopPodSandboxResponse()
+
+
+async def stop(daemon: Daemon, sandbox: Sandbox) -> None:
+    """The caller holds the sandbox's lock. NOTREADY is written first: a crash now leaves a stop to be repeated."""
+    was_ready = sandbox.ready
+    if was_ready:
+        sandbox.stopped_at = time.time_ns()
+        daemon.store.save_sandbox(sandbox)
+    elif sandbox.ended:
+        return
+    await end_sandbox(daemon, sandbox)
+    for container in list(sandbox.containers.values()):
+        daemon.exits.finish_lost(container, "its pod was stopped")
+    sandbox.ended = True
+    if was_ready:
+        daemon.events.publish(api.CONTAINER_STOPPED_EVENT, sandbox.id, sandbox)

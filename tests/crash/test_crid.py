@@ -1,0 +1,221 @@
+"""kill -9 of crid at every step of a pod's life: what ran goes on, what was half-made is gone, nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cri.client import CriError
+from cri.proto import api_pb2 as api
+from runtime.linux.ledger import read_ledger
+from tests.support.crid import Crid, running_crid
+from tests.support.images import busybox_rootfs, push_image
+from tests.support.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory):
+    with Registry(tmp_path_factory.mktemp("registry")) as served:
+        yield served
+
+
+@pytest.fixture
+async def crid() -> AsyncIterator[Crid]:
+    async with running_crid() as crid:
+        yield crid
+
+
+@pytest.fixture
+async def busybox(crid: Crid, registry: Registry) -> str:
+    crid.trust_plain_http(registry.host)
+    pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
+    await crid.cri.PullImage(image={"image": pushed.ref})
+    return pushed.ref
+
+
+def leftovers(crid: Crid, holder: str = "") -> list[str]:
+    """Ledger entries that belong to pods."""
+    entries = read_ledger(crid.root / "ledger.db")
+    return [
+        f"{entry.kind} {entry.key}"
+        for entry in entries
+        if entry.holder not in ("", holder) and "network:" not in entry.holder
+    ]
+
+
+async def nothing_is_left(crid: Crid) -> None:
+    assert (await crid.cri.ListPodSandbox()).items == []
+    assert (await crid.cri.ListContainers()).containers == []
+    for _ in range(100):
+        if not leftovers(crid):
+            break
+        await asyncio.sleep(0.05)
+    assert leftovers(crid) == []
+    assert list((crid.state / "sandboxes").iterdir()) == []
+    assert str(crid.base) not in Path("/proc/self/mountinfo").read_text()
+    assert not [
+        pid for pid in os.listdir("/proc") if pid.isdigit() and str(crid.state / "sandboxes") in command_line(pid)
+    ]
+
+
+def command_line(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+async def restarted(crid: Crid, failpoints: str) -> None:
+    crid.kill()
+    await crid.start(failpoints)
+
+
+RUN = ("after_ledger", "after_shim", "after_network")
+
+
+@pytest.mark.parametrize("step", RUN)
+@pytest.mark.parametrize("action", ["kill", "error"])
+async def test_run_pod_sandbox(crid: Crid, step: str, action: str) -> None:
+    await restarted(crid, f"crid.run_sandbox.{step}={action}@1")
+    with pytest.raises(CriError):
+        await crid.cri.RunPodSandbox(config=crid.pod_config())
+    if action == "kill":
+        await crid.died()
+        await crid.start()
+    await nothing_is_left(crid)
+    await crid.run_pod()
+
+
+@pytest.mark.parametrize("step", ["after_network", "after_pod"])
+async def test_stop_pod_sandbox(crid: Crid, busybox: str, step: str) -> None:
+    await restarted(crid, f"crid.end_sandbox.{step}=kill")
+    pod = await crid.run_pod()
+    id = await crid.run(pod, busybox, ["sleep", "1000"])
+    with pytest.raises(CriError):
+        await crid.cri.StopPodSandbox(pod_sandbox_id=pod[0])
+    await crid.died()
+    await crid.start()
+    assert (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0])).status.state == api.SANDBOX_NOTREADY
+    assert (await crid.status(id)).state == api.CONTAINER_EXITED
+    await crid.cri.RemovePodSandbox(pod_sandbox_id=pod[0])
+    await nothing_is_left(crid)
+
+
+async def test_create_container(crid: Crid, busybox: str) -> None:
+    await restarted(crid, "crid.create_container.before_record=kill")
+    pod = await crid.run_pod()
+    with pytest.raises(CriError):
+        await crid.create(pod, busybox, ["sleep", "1000"])
+    await crid.died()
+    await crid.start()
+    assert (await crid.cri.ListContainers()).containers == []
+    assert [line for line in leftovers(crid) if line.startswith("snapshot")] == []
+    id = await crid.run(pod, busybox, ["sleep", "1000"])
+    assert (await crid.status(id)).state == api.CONTAINER_RUNNING
+
+
+@pytest.mark.parametrize(
+    ("step", "state"), [("before_start", api.CONTAINER_CREATED), ("before_record", api.CONTAINER_RUNNING)]
+)
+async def test_start_container(crid: Crid, busybox: str, step: str, state: api.ContainerState) -> None:
+    await restarted(crid, f"crid.start_container.{step}=kill")
+    pod = await crid.run_pod()
+    id = await crid.create(pod, busybox, ["sleep", "1000"])
+    with pytest.raises(CriError):
+        await crid.cri.StartContainer(container_id=id)
+    await crid.died()
+    await crid.start()
+    assert (await crid.status(id)).state == state
+    if state == api.CONTAINER_CREATED:
+        await crid.cri.StartContainer(container_id=id)
+    assert (await crid.exec(id, "true"))[0] == 0
+
+
+async def test_remove_container(crid: Crid, busybox: str) -> None:
+    await restarted(crid, "crid.remove_container.before_snapshot=kill")
+    pod = await crid.run_pod()
+    id = await crid.run(pod, busybox, ["sleep", "1000"])
+    with pytest.raises(CriError):
+        await crid.cri.RemoveContainer(container_id=id)
+    await crid.died()
+    await crid.start()
+    assert (await crid.status(id)).state == api.CONTAINER_EXITED
+    await crid.cri.RemoveContainer(container_id=id)
+    await crid.cri.RemovePodSandbox(pod_sandbox_id=pod[0])
+    await nothing_is_left(crid)
+
+
+async def test_what_runs_goes_on_and_exits_are_told(crid: Crid, busybox: str) -> None:
+    pod = await crid.run_pod()
+    forever = await crid.run(pod, busybox, ["sleep", "1000"], name="forever")
+    ends = await crid.run(pod, busybox, ["sh", "-c", "sleep 0.5; exit 9"], name="ends")
+    created = await crid.create(pod, busybox, ["true"], name="created")
+    before = await crid.status(forever)
+    address = (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0])).status.network.ip
+    crid.kill()
+    await asyncio.sleep(1)
+    await crid.start()
+    assert await crid.status(forever) == before
+    assert (await crid.status(ends)).exit_code == 9
+    assert (await crid.status(created)).state == api.CONTAINER_CREATED
+    assert (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0])).status.network.ip == address
+    assert (await crid.exec(forever, "echo", "hello"))[1] == "hello\n"
+    await crid.cri.StartContainer(container_id=created)
+    assert (await crid.ended(created)).exit_code == 0
+
+
+async def test_a_graceful_stop_leaves_pods_running(crid: Crid, busybox: str) -> None:
+    pod = await crid.run_pod()
+    id = await crid.run(pod, busybox, ["sleep", "1000"])
+    events = asyncio.create_task(anext(aiter(crid.cri.GetContainerEvents(timeout=30)), None))
+    await asyncio.sleep(0.1)
+    assert await crid.terminate() == 0
+    assert await events is None
+    assert not crid.socket.exists()
+    await crid.start()
+    assert (await crid.status(id)).state == api.CONTAINER_RUNNING
+
+
+async def test_a_lost_shim_costs_one_pod(crid: Crid, busybox: str) -> None:
+    import json
+
+    pod, other = await crid.run_pod(), await crid.run_pod()
+    id = await crid.run(pod, busybox, ["sleep", "1000"])
+    untouched = await crid.run(other, busybox, ["sleep", "1000"])
+    info = (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0], verbose=True)).info["info"]
+    os.kill(json.loads(info)["pid"], 9)
+    status = await crid.ended(id)
+    assert (status.exit_code, status.reason) == (255, "Unknown")
+    assert (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0])).status.state == api.SANDBOX_NOTREADY
+    assert (await crid.status(untouched)).state == api.CONTAINER_RUNNING
+    await crid.cri.StopPodSandbox(pod_sandbox_id=pod[0])
+    for sandbox, _ in (pod, other):
+        await crid.cri.RemovePodSandbox(pod_sandbox_id=sandbox)
+    await nothing_is_left(crid)
+
+
+async def test_a_shim_lost_while_crid_was_away(crid: Crid, busybox: str) -> None:
+    import json
+
+    pod = await crid.run_pod()
+    id = await crid.run(pod, busybox, ["sleep", "1000"])
+    info = (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0], verbose=True)).info["info"]
+    crid.kill()
+    os.kill(json.loads(info)["pid"], 9)
+    await crid.start()
+    assert (await crid.status(id)).exit_code == 255
+    await crid.cri.RemovePodSandbox(pod_sandbox_id=pod[0])
+    await nothing_is_left(crid)
+
+
+async def test_a_second_crid_is_refused(crid: Crid) -> None:
+    first = crid.process
+    crid.spawn()
+    assert crid.process is not None
+    assert await asyncio.to_thread(crid.process.wait, 20) == 1
+    assert "another crid uses" in crid.tail()
+    crid.process = first

@@ -1,0 +1,49 @@
+"""One crid and one registry for all tests here; each test makes its own pods and leaves none.
+
+All run in one event loop, since a CriClient belongs to the loop it was made in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support.crid import Crid, running_crid
+from tests.support.images import busybox_rootfs, push_image
+from tests.support.registry import Registry
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/cri/" in item.path.as_posix():
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("registry")) as served:
+        yield served
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def daemon(registry: Registry) -> AsyncIterator[Crid]:
+    async with running_crid() as crid:
+        crid.trust_plain_http(registry.host)
+        yield crid
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def busybox(daemon: Crid, registry: Registry) -> str:
+    """Reference of a pulled image: busybox with its applets as hard links."""
+    pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"], "Env": ["FROM=image"]})
+    await daemon.cri.PullImage(image={"image": pushed.ref})
+    return pushed.ref
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def crid(daemon: Crid) -> AsyncIterator[Crid]:
+    """The daemon, for one test; whatever pods the test leaves are removed."""
+    yield daemon
+    await daemon.clean()

@@ -1,0 +1,96 @@
+"""Containers through the socket: their life, and what their processes see."""
+
+from __future__ import annotations
+
+import pytest
+
+from cri.client import CriError
+from cri.proto import api_pb2 as api
+from tests.support.crid import Crid
+
+
+async def test_the_life_of_a_container(crid: Crid, busybox: str) -> None:
+    pod = await crid.run_pod()
+    fields = {"labels": {"tier": "a"}, "annotations": {"note": "kept"}, "envs": [{"key": "X", "value": b"y"}]}
+    id = await crid.create(pod, busybox, ["sh", "-c", "echo out; echo err >&2; echo $FROM $X; exit 3"], **fields)
+    created = await crid.status(id)
+    assert (created.state, created.started_at) == (api.CONTAINER_CREATED, 0)
+    await crid.cri.StartContainer(container_id=id)
+    ended = await crid.ended(id)
+    assert (ended.exit_code, ended.reason) == (3, "Error")
+    assert 0 < ended.created_at <= ended.started_at <= ended.finished_at
+    assert (dict(ended.labels), dict(ended.annotations)) == ({"tier": "a"}, {"note": "kept"})
+    assert sorted(crid.log_of(pod[1]).splitlines()) == ["err", "image y", "out"]
+    [listed] = (await crid.cri.ListContainers(filter={"label_selector": {"tier": "a"}})).containers
+    assert (listed.id, listed.state, listed.image_id) == (id, api.CONTAINER_EXITED, ended.image_id)
+    for _ in range(2):
+        await crid.cri.RemoveContainer(container_id=id)
+    with pytest.raises(CriError, match="no container"):
+        await crid.status(id)
+
+
+async def test_success_is_completed(crid: Crid, busybox: str) -> None:
+    status = await crid.ended(await crid.run(await crid.run_pod(), busybox, ["true"]))
+    assert (status.exit_code, status.reason) == (0, "Completed")
+
+
+async def test_a_program_that_is_not_there(crid: Crid, busybox: str) -> None:
+    pod = await crid.run_pod()
+    id = await crid.create(pod, busybox, ["/no/such/program"])
+    with pytest.raises(CriError, match="/no/such/program"):
+        await crid.cri.StartContainer(container_id=id)
+    status = await crid.status(id)
+    assert (status.state, status.exit_code, status.reason) == (api.CONTAINER_EXITED, 128, "StartError")
+    assert "/no/such/program" in status.message
+    with pytest.raises(CriError, match="only a created one") as caught:
+        await crid.cri.StartContainer(container_id=id)
+    assert caught.value.code == "FAILED_PRECONDITION"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "words"),
+    [
+        ({"metadata": {}}, "INVALID_ARGUMENT", "metadata.name"),
+        ({"image": {}}, "INVALID_ARGUMENT", "image is missing"),
+        ({"image": {"image": "not.here/x:1"}}, "NOT_FOUND", "pull it first"),
+        ({"log_path": "../../../etc/cron.d/x"}, "INVALID_ARGUMENT", "log_path"),
+        ({"log_path": "/etc/x"}, "INVALID_ARGUMENT", "log_path"),
+        ({"mounts": [{"container_path": "/x", "host_path": "/no/such"}]}, "NOT_FOUND", "/no/such"),
+        ({"devices": [{"container_path": "/dev/x", "host_path": "/no/such"}]}, "NOT_FOUND", "/no/such"),
+        ({"linux": {"security_context": {"privileged": True}}}, "INVALID_ARGUMENT", "privileged"),
+        ({"linux": {"security_context": {"run_as_group": {"value": 5}}}}, "INVALID_ARGUMENT", "run_as_group"),
+        ({"linux": {"security_context": {"run_as_username": "ghost"}}}, "INVALID_ARGUMENT", "ghost"),
+        ({"linux": {"security_context": {"seccomp": {"profile_type": 2}}}}, "INVALID_ARGUMENT", "localhost_ref"),
+        ({"linux": {"security_context": {"namespace_options": {"pid": 3}}}}, "INVALID_ARGUMENT", "target_id"),
+        ({"CDI_devices": [{"name": "v.com/c=d"}]}, "INVALID_ARGUMENT", "v.com/c=d"),
+        ({"command": ["a\0b"]}, "INVALID_ARGUMENT", "NUL"),
+    ],
+)
+async def test_bad_requests_leave_nothing(
+    crid: Crid, busybox: str, fields: dict[str, object], code: str, words: str
+) -> None:
+    pod = await crid.run_pod()
+    with pytest.raises(CriError, match=words) as caught:
+        await crid.create(pod, busybox, ["true"], **fields)
+    assert caught.value.code == code
+    assert (await crid.cri.ListContainers()).containers == []
+
+
+async def test_wild_ids(crid: Crid) -> None:
+    for id in ("", "x" * 5000, "../../etc/passwd", "a\0b", "%s%n", "ü"):
+        with pytest.raises(CriError) as caught:
+            await crid.status(id)
+        assert caught.value.code in ("NOT_FOUND", "INVALID_ARGUMENT")
+        with pytest.raises(CriError) as caught:
+            await crid.cri.StartContainer(container_id=id)
+        assert caught.value.code in ("NOT_FOUND", "INVALID_ARGUMENT")
+
+
+async def test_a_name_is_taken_until_it_is_removed(crid: Crid, busybox: str) -> None:
+    pod = await crid.run_pod()
+    id = await crid.create(pod, busybox, ["true"])
+    with pytest.raises(CriError, match="remove it, or ask for the next attempt") as caught:
+        await crid.create(pod, busybox, ["true"])
+    assert caught.value.code == "ALREADY_EXISTS"
+    await crid.cri.RemoveContainer(container_id=id)
+    await crid.create(pod, busybox, ["true"])

@@ -1,0 +1,89 @@
+"""ImageService through the socket, against a real docker-registry."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from cri.client import CriError
+from tests.support.crid import Crid
+from tests.support.images import busybox_rootfs, push_image
+from tests.support.registry import PASSWORD, USER, Registry
+
+
+async def test_pull_list_status_remove(crid: Crid, registry: Registry) -> None:
+    one = push_image(registry, "app:1", [busybox_rootfs()], {"Cmd": ["sh"], "User": "1002"})
+    two = push_image(registry, "other/name:2", [busybox_rootfs()], {"Cmd": ["sh"], "User": "1002"})
+    assert one.image_id == two.image_id
+    refs = [(await crid.cri.PullImage(image={"image": pushed.ref})).image_ref for pushed in (one, two)]
+    assert refs == [one.image_id, one.image_id]
+    found = [image for image in (await crid.cri.ListImages()).images if image.id == one.image_id]
+    assert len(found) == 1
+    assert sorted(found[0].repo_tags) == sorted([one.ref, two.ref])
+    status = (await crid.cri.ImageStatus(image={"image": one.ref}, verbose=True)).image
+    assert (status.id, status.uid.value, status.username) == (one.image_id, 1002, "")
+    assert status.size > 0
+    streamed = [image.id async for message in crid.cri.StreamImages() for image in message.images]
+    assert one.image_id in streamed
+    await crid.cri.RemoveImage(image={"image": two.ref})
+    assert not (await crid.cri.ImageStatus(image={"image": one.ref})).HasField("image")
+    await crid.cri.RemoveImage(image={"image": two.ref})
+
+
+async def test_concurrent_pulls_of_one_image(crid: Crid, registry: Registry) -> None:
+    pushed = push_image(registry, "shared:1", [busybox_rootfs()], {"Cmd": ["concurrent"]})
+    answers = await asyncio.gather(*(crid.cri.PullImage(image={"image": pushed.ref}) for _ in range(8)))
+    assert {answer.image_ref for answer in answers} == {pushed.image_id}
+    await crid.cri.RemoveImage(image={"image": pushed.ref})
+
+
+async def test_pulls_that_fail(crid: Crid, registry: Registry) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    crid.trust_plain_http(f"127.0.0.1:{port}")
+    cases = {
+        f"{registry.host}/no/such:1": "NOT_FOUND",
+        f"127.0.0.1:{port}/down:1": "UNAVAILABLE",
+        "Not A Reference": "INVALID_ARGUMENT",
+        "": "INVALID_ARGUMENT",
+    }
+    for reference, code in cases.items():
+        with pytest.raises(CriError) as caught:
+            await crid.cri.PullImage(image={"image": reference})
+        assert caught.value.code == code, reference
+        assert reference.rpartition(":")[0] in caught.value.details
+
+
+async def test_credentials(crid: Crid, tmp_path: Path) -> None:
+    with Registry(tmp_path / "private", auth=True) as private:
+        crid.trust_plain_http(private.host)
+        pushed = push_image(private, "secret:1", [busybox_rootfs()], {"Cmd": ["private"]})
+        with pytest.raises(CriError) as caught:
+            await crid.cri.PullImage(image={"image": pushed.ref})
+        assert caught.value.code == "UNAUTHENTICATED"
+        auth = {"username": USER, "password": PASSWORD}
+        answer = await crid.cri.PullImage(image={"image": pushed.ref}, auth=auth)
+        assert answer.image_ref == pushed.image_id
+        assert PASSWORD not in crid.tail(1 << 20)
+        await crid.cri.RemoveImage(image={"image": pushed.ref})
+
+
+async def test_a_container_keeps_its_files_when_its_image_is_removed(crid: Crid, registry: Registry) -> None:
+    pushed = push_image(registry, "gone:1", [busybox_rootfs()], {"Cmd": ["sleep", "1000"], "Env": ["GONE=1"]})
+    await crid.cri.PullImage(image={"image": pushed.ref})
+    id = await crid.run(await crid.run_pod(), pushed.ref, [])
+    await crid.cri.RemoveImage(image={"image": pushed.ref})
+    assert (await crid.exec(id, "cat", "/etc/passwd"))[0] == 0
+    assert (await crid.status(id)).image_id == pushed.image_id
+
+
+async def test_the_file_system_of_images(crid: Crid, busybox: str) -> None:
+    info = await crid.cri.ImageFsInfo()
+    [filesystem] = info.image_filesystems
+    assert filesystem.used_bytes.value > 0
+    assert filesystem.inodes_used.value > 0
+    assert Path(filesystem.fs_id.mountpoint).is_dir()

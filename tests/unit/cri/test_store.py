@@ -1,0 +1,157 @@
+"""State follows from timestamps, survives a restart, and is found by a prefix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cri.proto import api_pb2 as api
+from cri.server.errors import InvalidRequest, NotFound
+from cri.server.events import Events
+from cri.server.exits import Exits
+from cri.server.statuses import container_status, sandbox_status
+from cri.server.store import Container, Sandbox, Store, sandbox_key
+from runtime.client import Exited
+from runtime.linux.cgroups import Layout
+from runtime.linux.records import Records
+from runtime.spec import ContainerSpec
+
+LAYOUT = Layout({}, "/sys/fs/cgroup", frozenset())
+
+
+def sandbox(id: str = "a" * 64, **fields: object) -> Sandbox:
+    config = api.PodSandboxConfig(
+        metadata={"name": "pod", "uid": id[:8], "namespace": "ns", "attempt": 2},
+        labels={"app": "x"},
+        annotations={"io.container.manager": "not ours"},
+    )
+    return Sandbox(id, config, "", "/pods/p", 5, layout=LAYOUT, **fields)  # type: ignore[arg-type]
+
+
+def container(of: Sandbox, id: str = "c" * 64, **fields: object) -> Container:
+    config = api.ContainerConfig(metadata={"name": "main"}, image={"image": "busybox"}, labels={"app": "x"})
+    spec = ContainerSpec(id, of.id, {"process": {}}, "/rootfs", log_path="/log")
+    user = api.LinuxContainerUser(uid=1, gid=2, supplemental_groups=[2, 3])
+    made = Container(
+        id, of, config, spec, "sha256:1", "r@sha256:2", user, 15, config.linux.resources, 7, [id], **fields
+    )  # type: ignore[arg-type]
+    of.containers[id] = made
+    return made
+
+
+@pytest.fixture
+def records(tmp_path: Path):
+    opened = Records(tmp_path / "ledger.db")
+    yield opened
+    opened.close()
+
+
+def test_states_are_derived() -> None:
+    pod = sandbox()
+    assert (pod.ready, pod.state) == (False, api.SANDBOX_NOTREADY)
+    pod.ready_at = 6
+    assert pod.state == api.SANDBOX_READY
+    pod.stopped_at = 7
+    assert pod.state == api.SANDBOX_NOTREADY
+    main = container(pod)
+    assert main.state == api.CONTAINER_CREATED
+    main.started_at = 8
+    assert main.state == api.CONTAINER_RUNNING
+    main.finished_at = 9
+    assert (main.state, main.running) == (api.CONTAINER_EXITED, False)
+
+
+def test_everything_comes_back_after_a_restart(records: Records) -> None:
+    store = Store(records)
+    pod = sandbox(ready_at=6, ips=("10.0.0.2", "fd00::2"), netns="/ns")
+    store.save_sandbox(pod)
+    main = container(pod, started_at=8, finished_at=9, exit_code=3, reason="Error")
+    main.resources = api.LinuxContainerResources(cpu_shares=7)
+    store.add_container(main)
+    store.save_state(main)
+
+    again = Store(records)
+    assert again.load() == []
+    found = again.sandboxes.get(pod.id)
+    assert sandbox_status(found) == sandbox_status(pod)
+    assert found.layout == LAYOUT
+    assert again.named_sandbox(sandbox_key(pod.config.metadata)) is found
+    assert container_status(again.containers.get(main.id)) == container_status(main)
+    assert again.containers.get(main.id).exited.is_set()
+
+
+def test_a_broken_record_is_told_and_left(records: Records) -> None:
+    store = Store(records)
+    store.save_sandbox(sandbox(ready_at=6))
+    records.put("sandbox", "b" * 64, {"config": "!"})
+    records.put("container", "d" * 64, {"sandbox": "b" * 64})
+    again = Store(records)
+    assert len(again.load()) == 2
+    assert len(again.sandboxes) == 1
+
+
+def test_prefixes(records: Records) -> None:
+    store = Store(records)
+    for id in ("ab" + "0" * 62, "ac" + "0" * 62):
+        store.save_sandbox(sandbox(id))
+    assert store.sandboxes.get("ab").id.startswith("ab")
+    assert store.sandboxes.find("x") is None
+    with pytest.raises(InvalidRequest, match="ambiguous"):
+        store.sandboxes.find("a")
+    with pytest.raises(InvalidRequest, match="names no"):
+        store.sandboxes.find("")
+    with pytest.raises(NotFound, match="no pod sandbox 'ad'"):
+        store.sandboxes.get("ad")
+
+
+async def test_an_exit_that_overtakes_the_start(records: Records) -> None:
+    store = Store(records)
+    events = Events()
+    exits = Exits(store, events)
+    pod = sandbox(ready_at=6)
+    store.save_sandbox(pod)
+    main = container(pod)
+    store.add_container(main)
+    exits.on_event(Exited(pod.id, main.id, 137, 11, True))
+    assert main.state == api.CONTAINER_CREATED
+    main.started_at = 10
+    exits.started(main)
+    status = container_status(main)
+    assert (status.state, status.exit_code, status.reason) == (api.CONTAINER_EXITED, 137, "OOMKilled")
+    exits.on_event(Exited(pod.id, main.id, 0, 12, False))
+    assert main.exit_code == 137
+
+
+@pytest.mark.parametrize(
+    ("code", "oom", "reason"), [(0, False, "Completed"), (1, False, "Error"), (9, True, "OOMKilled")]
+)
+async def test_reasons(records: Records, code: int, oom: bool, reason: str) -> None:
+    store = Store(records)
+    exits = Exits(store, Events())
+    pod = sandbox(ready_at=6)
+    main = container(pod, started_at=8)
+    store.add_container(main)
+    exits.on_event(Exited(pod.id, main.id, code, 11, oom))
+    assert (main.reason, main.exited.is_set()) == (reason, True)
+
+
+async def test_a_slow_listener_is_told_that_it_lost_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cri.server import events as module
+    from cri.server.errors import Exhausted
+
+    monkeypatch.setattr(module, "QUEUE_LIMIT", 2)
+    events, pod = Events(), sandbox(ready_at=6)
+    listening = events.listen()
+    first = listening.__anext__()
+    import asyncio
+
+    waiting = asyncio.ensure_future(first)
+    await asyncio.sleep(0)
+    for _ in range(4):
+        events.publish(api.CONTAINER_CREATED_EVENT, pod.id, pod)
+    assert (await waiting).pod_sandbox_status.id == pod.id
+    await listening.__anext__()
+    with pytest.raises(Exhausted, match="list and listen again"):
+        await listening.__anext__()
+    events.publish(api.CONTAINER_CREATED_EVENT, pod.id, pod)
