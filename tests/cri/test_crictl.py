@@ -59,7 +59,7 @@ async def test_a_pods_whole_life(crictl: Crictl, files: Files) -> None:
     assert (listed["id"], listed["podSandboxId"], listed["state"]) == (container, pod, "CONTAINER_RUNNING")
     [sandbox] = (await crictl.json("pods"))["items"]
     assert (sandbox["id"], sandbox["state"], sandbox["metadata"]["name"]) == (pod, "SANDBOX_READY", files.name)
-    assert await crictl.text("stop", container) == container
+    assert await crictl.text("stop", "--timeout", "10", container) == container
     assert (await crictl.json("inspect", container))["status"]["exitCode"] == 3
     assert await crictl.text("rm", container) == container
     assert "Stopped sandbox" in await crictl.text("stopp", pod)

@@ -34,13 +34,12 @@ async def test_messages_are_described(grpcurl: Grpcurl) -> None:
 
 async def test_a_pod_by_json(grpcurl: Grpcurl) -> None:
     version = await grpcurl.call("RuntimeService/Version")
-    print(version)
-    assert version["runtimeApiVersion"] == "v1"
+    assert version["runtime_api_version"] == "v1"
     metadata = {"name": "by-json", "namespace": "test", "uid": "grpcurl"}
     made = await grpcurl.call("RuntimeService/RunPodSandbox", {"config": {"metadata": metadata, "linux": {}}})
     listed = await grpcurl.call("RuntimeService/ListPodSandbox")
-    assert [item["id"] for item in listed["items"]] == [made["podSandboxId"]]
-    await grpcurl.call("RuntimeService/RemovePodSandbox", {"podSandboxId": made["podSandboxId"]})
+    assert [item["id"] for item in listed["items"]] == [made["pod_sandbox_id"]]
+    await grpcurl.call("RuntimeService/RemovePodSandbox", {"pod_sandbox_id": made["pod_sandbox_id"]})
     assert await grpcurl.call("RuntimeService/ListPodSandbox") == {}
 
 

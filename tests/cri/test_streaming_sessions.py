@@ -1,0 +1,196 @@
+"""Exec, attach and port-forward into real pods, with our own client and with crictl, over both transports."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from cri.client import CriError
+from cri.streaming_client import StreamFailed, exec_session
+from tests.support.crid import Crid
+from tests.support.outside import Crictl
+from tests.support.served_streams import eventually
+
+pytestmark = pytest.mark.timeout(900)  # the first run builds crictl
+TRANSPORTS = ["spdy", "websocket"]
+FOREVER = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+
+
+@pytest.fixture
+def crictl(crid: Crid, tmp_path: Path) -> Crictl:
+    return Crictl(crid.socket, tmp_path)
+
+
+async def container_of(crid: Crid, image: str, command: list[str] | None = None, **fields: object) -> str:
+    return await crid.run(await crid.run_pod(), image, command or FOREVER, **fields)
+
+
+async def join(
+    url: str, stdin: bytes | None = None, sizes: AsyncIterator[tuple[int, int]] | None = None
+) -> tuple[int, bytes, bytes]:
+    """Our own client on the URL: exit code, stdout, stderr."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write(stdin or b"")
+        given.seek(0)
+        source = None if stdin is None else given.fileno()
+        code = await exec_session(url, stdin=source, stdout=out.fileno(), stderr=err.fileno(), sizes=sizes)
+        out.seek(0)
+        err.seek(0)
+        return code, out.read(), err.read()
+
+
+async def exec_in(crid: Crid, container: str, *command: str, stdin: bytes | None = None) -> tuple[int, bytes, bytes]:
+    wanted = {"stdin": stdin is not None, "stdout": True, "stderr": True}
+    url = (await crid.cri.Exec(container_id=container, cmd=command, **wanted)).url
+    return await join(url, stdin)
+
+
+async def test_exec_with_all_streams(crid: Crid, busybox: str) -> None:
+    container = await container_of(crid, busybox)
+    script = "cat; echo $FROM; echo bad >&2; exit 42"
+    assert await exec_in(crid, container, "sh", "-c", script, stdin=b"given ") == (42, b"given image\n", b"bad\n")
+
+
+async def test_urls_are_on_loopback_and_work_once(crid: Crid, busybox: str) -> None:
+    container = await container_of(crid, busybox)
+    url = (await crid.cri.Exec(container_id=container, cmd=["true"], stdout=True)).url
+    assert urlsplit(url).hostname == "127.0.0.1"
+    assert (await join(url))[0] == 0
+    with pytest.raises(StreamFailed, match="works once"):
+        await join(url)
+
+
+async def test_terminal(crid: Crid, busybox: str) -> None:
+    async def sizes() -> AsyncIterator[tuple[int, int]]:
+        yield 31, 97
+        await asyncio.sleep(60)
+
+    container = await container_of(crid, busybox)
+    command = ["sh", "-c", "sleep 0.3; stty size; test -t 0 && tty"]
+    url = (await crid.cri.Exec(container_id=container, cmd=command, stdin=True, stdout=True, tty=True)).url
+    code, out, _ = await join(url, b"", sizes())
+    assert code == 0
+    assert out.split()[:2] == [b"31", b"97"]
+    assert b"/dev/pts/" in out or b"/dev/console" in out
+
+
+async def test_what_cannot_be_executed(crid: Crid, busybox: str) -> None:
+    container = await container_of(crid, busybox)
+    with pytest.raises(StreamFailed, match="no-such-program"):
+        await exec_in(crid, container, "no-such-program")
+    with pytest.raises(CriError) as refused:
+        await crid.cri.Exec(container_id=container, cmd=[], stdout=True)
+    assert refused.value.code == "INVALID_ARGUMENT"
+    with pytest.raises(CriError) as refused:
+        await crid.cri.Exec(container_id="no-such", cmd=["true"], stdout=True)
+    assert refused.value.code == "NOT_FOUND"
+
+
+async def test_a_client_that_leaves_takes_its_command_along(crid: Crid, busybox: str) -> None:
+    container = await container_of(crid, busybox)
+    url = (await crid.cri.Exec(container_id=container, cmd=["sleep", "987654"], stdout=True)).url
+    session = asyncio.create_task(join(url))
+    await eventually(lambda: sleeping("987654"))
+    session.cancel()
+    await asyncio.gather(session, return_exceptions=True)
+    await eventually(lambda: not sleeping("987654"))
+    assert (await crid.exec(container, "true"))[0] == 0
+
+
+def sleeping(seconds: str) -> bool:
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if f"sleep\0{seconds}\0".encode() in entry.read_bytes():
+                return True
+        except OSError:  # it ended meanwhile
+            continue
+    return False
+
+
+async def test_attach_reads_what_is_said_from_now_on_and_ends_with_the_container(crid: Crid, busybox: str) -> None:
+    script = "echo before; read x; echo got $x; echo bad >&2; exit 3"
+    container = await container_of(crid, busybox, ["sh", "-c", script], stdin=True, stdin_once=True)
+    url = (await crid.cri.Attach(container_id=container, stdin=True, stdout=True, stderr=True)).url
+    code, out, err = await join(url, b"this\n")
+    assert (code, err) == (0, b"bad\n")
+    assert out.endswith(b"got this\n")
+    assert (await crid.ended(container)).exit_code == 3
+
+
+async def test_two_clients_are_attached_at_once(crid: Crid, busybox: str) -> None:
+    container = await container_of(crid, busybox, ["sh", "-c", "read x; echo $x $x"], stdin=True)
+    first = (await crid.cri.Attach(container_id=container, stdout=True)).url
+    second = (await crid.cri.Attach(container_id=container, stdin=True, stdout=True)).url
+    listening = asyncio.create_task(join(first))
+    await asyncio.sleep(0.3)
+    assert (await join(second, b"both\n"))[1] == b"both both\n"
+    assert (await listening)[1] == b"both both\n"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_crictl_exec(crid: Crid, crictl: Crictl, busybox: str, transport: str) -> None:
+    container = await container_of(crid, busybox)
+    exec_ = ["exec", "--transport", transport]
+    said = await crictl(*exec_, container, "sh", "-c", "echo out; echo err >&2")
+    assert said == (0, b"out\n", b"err\n")
+    payload = os.urandom(1 << 20)
+    said = await crictl(*exec_, "-i", container, "cat", stdin=payload)
+    assert (said.code, said.out == payload) == (0, True)
+    said = await crictl(*exec_, container, "sh", "-c", "exit 37")
+    assert said.code
+    assert b"37" in said.err
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_crictl_exec_in_a_terminal(crid: Crid, crictl: Crictl, busybox: str, transport: str) -> None:
+    container = await container_of(crid, busybox)
+    master, slave = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *[*crictl.command, "exec", "-it", "--transport", transport, container, "sh", "-c", "test -t 0 && echo term"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    assert await asyncio.wait_for(process.wait(), 60) == 0
+    assert b"term" in os.read(master, 4096)
+    os.close(master)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_crictl_attach(crid: Crid, crictl: Crictl, busybox: str, transport: str) -> None:
+    container = await container_of(crid, busybox, ["sh", "-c", "read x; echo got $x"], stdin=True, stdin_once=True)
+    said = await crictl("attach", "-i", "--transport", transport, container, stdin=b"it\n")
+    assert (said.code, said.out) == (0, b"got it\n")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_crictl_port_forward(crid: Crid, crictl: Crictl, busybox: str, transport: str, address: str) -> None:
+    """To a server on the pod's own loopback, which nothing outside of the pod can reach."""
+    sandbox = await crid.run_pod()
+    server = await crid.run(sandbox, busybox, ["httpd", "-f", "-p", f"{address}:8080", "-h", "/etc"])
+    await crid.exec(server, "sh", "-c", "until netstat -ltn | grep -q :8080; do sleep 0.05; done")
+    forwarding = await asyncio.create_subprocess_exec(
+        *[*crictl.command, "port-forward", "--transport", transport, sandbox[0], "0:8080"],
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert forwarding.stdout is not None
+    announced = re.search(rb"127\.0\.0\.1:(\d+)", await asyncio.wait_for(forwarding.stdout.readline(), 60))
+    assert announced is not None
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(announced[1]))
+        writer.write(b"GET /passwd HTTP/1.0\r\n\r\n")
+        assert b"root:x:0:0" in await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+    forwarding.terminate()
+    await forwarding.wait()
