@@ -150,7 +150,7 @@ def run(doc: dict[str, Any], channel: Channel) -> NoReturn:
     """Be a shim: called in the zygote's fork, exits with the process."""
     try:
         spec = SandboxSpec.from_json(doc)
-        _become_shim(spec.id)
+        _become_shim(spec.id, spec.state_dir)
         shim = Shim(spec, channel)
         shim.begin()
     except BaseException as error:  # noqa: BLE001 - this process must not return into the zygote
@@ -160,8 +160,9 @@ def run(doc: dict[str, Any], channel: Channel) -> NoReturn:
     os._exit(0)
 
 
-def _become_shim(id: str) -> None:
+def _become_shim(id: str, state_dir: str) -> None:
     os.setsid()
+    os.chdir(state_dir)  # says whose it is, even when all else is lost, and keeps nobody else's directory busy
     prctl.set_name(f"shim:{id[:8]}")
     prctl.set_proctitle(f"shim {id}")
     prctl.set_child_subreaper(1)
