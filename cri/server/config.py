@@ -46,10 +46,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Config:
     parser.add_argument("--state", type=Path, help="what does not (default /run/nodeagent)")
     parser.add_argument("--listen", type=Path, help="unix socket of the CRI (default STATE/cri.sock)")
     parser.add_argument("--config", type=Path, help="TOML file with these and more settings")
-    given = parser.parse_args(argv)
+    return from_arguments(parser.parse_args(argv))
+
+
+def from_arguments(given: argparse.Namespace) -> Config:
+    """The file that `config` names, overruled by `root`, `state` and `listen` where these are given."""
     document = _read(given.config) if given.config else {}
     for key in ("root", "state", "listen"):
-        if (value := getattr(given, key)) is not None:
+        if (value := getattr(given, key, None)) is not None:
             document[key] = str(value)
     return from_document(document, str(given.config or "command line"))
 

@@ -17,6 +17,7 @@ import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
 from cri.proto.services import methods
+from cri.server import import_image
 from cri.server.answers import ANSWERS
 from cri.server.assembly import assemble
 from cri.server.config import Config, ConfigError, parse_arguments
@@ -40,10 +41,13 @@ _OPTIONS = [
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script."""
+    """The console script: the daemon, or `crid import`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["import"]:
+        return import_image.main(words[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
-        config = parse_arguments(argv)
+        config = parse_arguments(words)
         if os.geteuid() != 0:
             raise ConfigError("crid makes namespaces, mounts and cgroups: run it as root")
         with exclusive(config.root), exclusive(config.state):
