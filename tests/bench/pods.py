@@ -20,6 +20,8 @@ LABEL = "bench-run"
 DEADLINE = 120.0  # seconds for any one call
 GRACE = 30  # seconds the container has to end, as a kubelet would give it
 
+# As a kubelet asks for them: processes are not shared in the pod, the rest is.
+_NAMESPACES = api.NamespaceOption(network=api.POD, pid=api.CONTAINER, ipc=api.POD)
 _numbers = itertools.count()
 
 
@@ -101,7 +103,10 @@ class Pods:
             metadata=api.PodSandboxMetadata(name=name, namespace="bench", uid=secrets.token_hex(8)),
             hostname=name,
             labels=self._labels,
-            linux=api.LinuxPodSandboxConfig(cgroup_parent=self._cgroup_parent),
+            linux=api.LinuxPodSandboxConfig(
+                cgroup_parent=self._cgroup_parent,
+                security_context=api.LinuxSandboxSecurityContext(namespace_options=_NAMESPACES),
+            ),
         )
 
     def _container_config(self) -> api.ContainerConfig:
@@ -110,7 +115,10 @@ class Pods:
             image=api.ImageSpec(image=self._image),
             command=["sh", "-c", f"trap 'exit 0' TERM; sleep {self._mark} & wait"],
             labels=self._labels,
-            linux=api.LinuxContainerConfig(resources=api.LinuxContainerResources(cpu_shares=100)),
+            linux=api.LinuxContainerConfig(
+                resources=api.LinuxContainerResources(cpu_shares=100),
+                security_context=api.LinuxContainerSecurityContext(namespace_options=_NAMESPACES),
+            ),
         )
 
 
