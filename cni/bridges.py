@@ -93,8 +93,10 @@ class Bridges:
             try:
                 self._netlink.do(links.create_bridge(spec.name, _random_mac(), mtu=spec.mtu))
             except OSError as error:
-                if error.errno != errno.EEXIST:
-                    raise  # another process has made it in the meantime
+                if error.errno != errno.EEXIST:  # by another process, in the meantime
+                    raise
+            # With its link-local address the bridge asks for pods' neighbours; it must not wait a second for that.
+            sysctl.write_if_there(f"net/ipv6/conf/{spec.name}/accept_dad", "0")
             link = find_link(self._netlink, spec.name)
         if link is None or link.kind != "bridge":
             raise InvalidConfig(f"interface {spec.name} exists and is not a bridge", 'choose another name in "bridge"')

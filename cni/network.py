@@ -62,6 +62,7 @@ class Cni:
     ) -> None:
         """`default_conflist` is the network while the directory has none; its leases are in the cache directory."""
         self._conf_dir = ConfDir(conf_dir)
+        self._cache_dir = cache_dir
         self._default = _parse_default(default_conflist, cache_dir) if default_conflist is not None else None
         self._worker = Worker(cache_dir, ledger, tuple(map(str, bin_dirs)), builtin, plugin_timeout)
         self._timeout = plugin_timeout
@@ -89,6 +90,10 @@ class Cni:
             f"no network configuration in {self._conf_dir.directory}",
             "; ".join(map(str, self.problems)) or "install a network plugin's .conflist there",
         )
+
+    def set_default(self, conflist: Mapping[str, Any]) -> None:
+        """Another network for pods to come while the directory has none (CRI, UpdateRuntimeConfig)."""
+        self._default = _parse_default(conflist, self._cache_dir)
 
     async def status(self) -> None:
         """Return when pods can be given a network; raises NetworkNotReady with the reason."""
@@ -122,7 +127,6 @@ class Cni:
         network = self.network()
         keep = {(attachment.container_id, attachment.ifname) for attachment in valid}
         await self._carry_out(self._alone(network, self._worker.gc, network, keep), network)
-        self._remove_links_later()
 
     async def recover(self, live_holders: Iterable[str]) -> list[str]:
         """At start: undo what belongs to pods (container ids) that are not live. Returns what could not be undone."""
@@ -162,7 +166,6 @@ class Cni:
             network = self._network_of(attachment)
             if network is not None:
                 await self._in_thread(network, self._worker.delete, network, attachment)
-        self._remove_links_later()
 
     def _network_of(self, attachment: Attachment) -> NetworkConf | None:
         """What it is attached to; of one that nothing is known of, the network that it would get today."""
@@ -211,12 +214,10 @@ class Cni:
 
     def _settled(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        if self._removal is None and self._worker.has_cut_links():
+            self._removal = asyncio.get_running_loop().call_later(LINGER_S, self._start_removal)
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio does not report what nobody waited for
-
-    def _remove_links_later(self) -> None:
-        if self._removal is None:
-            self._removal = asyncio.get_running_loop().call_later(LINGER_S, self._start_removal)
 
     def _start_removal(self) -> None:
         self._removal = None
@@ -229,7 +230,6 @@ class Cni:
             await self._in_thread(None, self._worker.remove_links)
         except OSError as error:
             log.warning("links of deleted pods could not be removed, tried again later: %s", error)
-            self._remove_links_later()
 
 
 def _parse_default(doc: Mapping[str, Any], cache_dir: Path) -> NetworkConf:

@@ -8,12 +8,13 @@ Its code is plain and blocking: what it asks of the kernel is answered within th
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from cni.call import Call
-from cni.errors import CniError, UnsupportedField
+from cni.errors import CniError, InvalidConfig, UnsupportedField
 from cni.host import Host
 from cni.journal import Journal
 from cni.result import Result
@@ -91,6 +92,12 @@ def dispatch(plugin: Plugin, call: Call, site: Site) -> Result | None:
         valid = call.config.get("cni.dev/valid-attachments") or []
         plugin.gc(call, site, frozenset((item["containerID"], item["ifname"]) for item in valid))
         return None
-    action = {"DEL": plugin.delete, "CHECK": plugin.check, "STATUS": plugin.status}[call.command]
+    if call.command == "DEL":
+        # ADD refuses what it cannot read before it does anything, so there is nothing to undo either; and a pod
+        # that could never start must not be one that can never be deleted.
+        with contextlib.suppress(InvalidConfig):
+            plugin.delete(call, site)
+        return None
+    action = {"CHECK": plugin.check, "STATUS": plugin.status}[call.command]
     action(call, site)
     return None

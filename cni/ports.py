@@ -3,6 +3,7 @@
     create the pair      one request: the pod's end is born in the pod's namespace, with its final name and MAC address
     configure the pod    one batch on the pod's socket: lo and the interface up, addresses, routes
     bring the port up    last, so that its carrier is there at once and the bridge forwards without a delay
+    await the carrier    on the pod's side, or the first packets would be lost
 
 The host's end is named after the attachment, so that DEL, and a start after kill -9, know it without having seen ADD.
 The pod's MAC address follows from its IP address: an address that is given to another pod keeps it, and nobody's
@@ -19,6 +20,7 @@ import errno
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
@@ -32,6 +34,8 @@ from cni.rtnl.socket import Netlink, Request
 HOST_PREFIX: Final = "veth"
 #: Any number that nobody else uses for a device group; "na" in ASCII, then a serial number of two bytes.
 DOOMED_GROUP: Final = 0x6E610000
+CARRIER_SECONDS: Final = 1.0
+CARRIER_POLL_SECONDS: Final = 0.001
 
 
 def host_name(network: str, container_id: str, ifname: str) -> str:
@@ -166,15 +170,32 @@ def _exists_after(netlink: Netlink, request: Request) -> bool:
 
 def configure(pod: Netlink, ifname: str, ips: list[IPv4Interface | IPv6Interface], routes: list[Route]) -> None:
     """Bring the pod's loopback and interface up and give the interface its addresses and routes; raises OSError."""
-    index = pod.index(ifname)
-    if index is None:
-        raise CniError(f"interface {ifname} is not in the pod's network namespace", "was it renamed or removed?")
+    index = _pod_index(pod, ifname)
     pod.do(
         links.link_up(links.LOOPBACK_INDEX, "lo"),
         links.link_up(index, ifname),
         *(addresses.add_address(index, ifname, ip) for ip in ips),
         *(addresses.add_route(index, ifname, route) for route in routes),
     )
+
+
+def await_carrier(pod: Netlink, ifname: str) -> None:
+    """Return when the pod can send: until the kernel has noticed the carrier, what it sends is dropped.
+
+    Since Linux 6.8 the question makes the kernel notice (rtnl_getlink() of net/core/rtnetlink.c); before, it takes a
+    moment. An interface that does not get ready is no reason to fail: it may be later, and packets are sent again.
+    """
+    request = links.get_link_by_index(_pod_index(pod, ifname), ifname)
+    deadline = time.monotonic() + CARRIER_SECONDS
+    while links.operational_state(pod.ask(request)[0]) != links.IF_OPER_UP and time.monotonic() < deadline:
+        time.sleep(CARRIER_POLL_SECONDS)
+
+
+def _pod_index(pod: Netlink, ifname: str) -> int:
+    index = pod.index(ifname)
+    if index is None:
+        raise CniError(f"interface {ifname} is not in the pod's network namespace", "was it renamed or removed?")
+    return index
 
 
 def remove_from_pod(pod: Netlink, ifname: str) -> None:

@@ -128,6 +128,10 @@ class Worker:
         keys = (effect.key.rpartition("/") for effect in self.ledger.entries(kind="cni"))
         return {(container_id, ifname) for container_id, _, ifname in keys}
 
+    def has_cut_links(self) -> bool:
+        """Whether remove_links() has something to do."""
+        return bool(self.host.cut_links())
+
     def remove_links(self) -> None:
         """Remove the links that DEL has cut and that did not go with their pods; raises OSError."""
         self.host.remove_cut_links(lambda names: self.ledger.strike(*(("link", name) for name in names)))

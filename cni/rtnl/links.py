@@ -8,7 +8,7 @@ from typing import Any, Final
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from cni.rtnl.encoding import INDEX_MARK, NEW, Template, encode, nested, u32
-from cni.rtnl.socket import Request
+from cni.rtnl.socket import Request, find_attribute
 
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
@@ -18,6 +18,11 @@ IFF_UP: Final = 0x1
 IFF_PROMISC: Final = 0x100
 IN6_ADDR_GEN_MODE_NONE: Final = 1
 LOOPBACK_INDEX: Final = 1
+IFLA_OPERSTATE: Final = 16
+IF_OPER_UNKNOWN: Final = 0
+IF_OPER_UP: Final = 6
+#: Behind struct nlmsghdr and struct ifinfomsg.
+_ATTRIBUTES_AT: Final = 32
 
 #: Host ends have names of one length, so that they can be patched into a template: all of IFNAMSIZ.
 HOST_NAME_LENGTH: Final = 15
@@ -139,6 +144,22 @@ def create_bridge(name: str, mac: str, *, mtu: int) -> Request:
 def set_flags(index: int, name: str, flags: int) -> Request:
     """Set IFF_* flags of an interface."""
     return Request(f"set flags {flags:#x} of {name}", _link(RTM_NEWLINK, 0, [], index=index, flags=flags, change=flags))
+
+
+def get_link_by_index(index: int, name: str) -> Request:
+    """Ask for one interface by its index."""
+    return Request(f"look up interface {name}", _get_template().fill(index=u32(index)))
+
+
+@functools.cache
+def _get_template() -> Template:
+    return Template(_link(RTM_GETLINK, 0, [], index=INDEX_MARK), index=u32(INDEX_MARK))
+
+
+def operational_state(answer: bytes) -> int:
+    """The operational state (RFC 2863) in an answer to get_link_by_index()."""
+    state = find_attribute(answer, _ATTRIBUTES_AT, IFLA_OPERSTATE)
+    return state[0] if state else IF_OPER_UNKNOWN
 
 
 def get_link(name: str) -> Request:

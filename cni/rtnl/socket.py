@@ -31,6 +31,8 @@ NLM_F_ACK_TLVS: Final = 0x200
 NLM_F_DUMP_INTR: Final = 0x10
 NLMSGERR_ATTR_MSG: Final = 1
 
+NLA_TYPE_MASK: Final = 0x3FFF
+
 SIOCGIFINDEX: Final = 0x8933
 
 RECEIVE_SIZE: Final = 1 << 18
@@ -179,13 +181,18 @@ def _refusal(body: bytes, request: Request) -> OSError | None:
     return OSError(-number, f"{request.what}: {reason}")
 
 
-def _text(attributes: bytes) -> str:
-    offset = 0
-    while offset + 4 <= len(attributes):
-        length, kind = _ATTRIBUTE.unpack_from(attributes, offset)
-        if length < 4:
-            break
-        if kind & 0x3FFF == NLMSGERR_ATTR_MSG:
-            return attributes[offset + 4 : offset + length].rstrip(b"\0").decode("utf-8", "replace")
+def _text(data: bytes) -> str:
+    message = find_attribute(data, 0, NLMSGERR_ATTR_MSG)
+    return message.rstrip(b"\0").decode("utf-8", "replace") if message is not None else ""
+
+
+def find_attribute(data: bytes, offset: int, wanted: int) -> bytes | None:
+    """The payload of the first attribute of a kind among those from `offset` on (netlink(7), struct nlattr)."""
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            return None
+        if kind & NLA_TYPE_MASK == wanted:
+            return data[offset + _ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
-    return ""
+    return None
