@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cri.server.assembly import OWNER
 from cri.server.config import Config, ConfigError, from_arguments
 from cri.server.listening import AlreadyRunning, exclusive
 from images import Image, ImageError, ImageStore
@@ -22,7 +23,6 @@ from images.build import busybox_tree
 from runtime.linux.ledger import Ledger
 from runtime.linux.records import Records
 
-OWNER = "crid"
 BUSYBOX_CONFIG = {"Cmd": ["sh"], "Env": ["PATH=/usr/sbin:/usr/bin:/bin"]}
 
 

@@ -17,7 +17,7 @@ import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
 from cri.proto.services import methods
-from cri.server import import_image
+from cri.server import import_image, reset
 from cri.server.answers import ANSWERS
 from cri.server.assembly import assemble
 from cri.server.config import Config, ConfigError, parse_arguments
@@ -33,6 +33,9 @@ GRACE_SECONDS = 10.0
 
 MAX_MESSAGE = 64 << 20
 
+VERBS = {"import": import_image.main, "reset": reset.main}
+"""What crid does instead of serving; each works on the root of a crid that does not run."""
+
 _OPTIONS = [
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -41,10 +44,10 @@ _OPTIONS = [
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script: the daemon, or `crid import`."""
+    """The console script: the daemon, or one of the verbs."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["import"]:
-        return import_image.main(words[1:])
+    if words and words[0] in VERBS:
+        return VERBS[words[0]](words[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         config = parse_arguments(words)
