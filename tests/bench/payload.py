@@ -16,12 +16,12 @@ from tests.support.registry import Registry
 
 STORAGE = Path(__file__).parents[2] / ".cache" / "bench" / "registry"
 SMALL = "bench/busybox:1"
-LARGE = "bench/packages:1"
+LARGE = "bench/packages:2"
 PAUSE = "bench/pause:1"
 
 LARGE_BYTES = 400_000_000
 LARGE_FILES = 30_000
-LARGEST_FILE = 30_000_000
+LARGEST_FILE = 10_000_000
 LAYERS = 4
 _DESCRIPTION = STORAGE.with_name("large.txt")
 _LISTS = Path("/var/lib/dpkg/info")
