@@ -11,13 +11,14 @@ from cri.server.accounts import AccountCache
 from cri.server.config import Config
 from cri.server.events import Events
 from cri.server.exits import Exits
+from cri.server.janitor import Janitor
 from cri.server.joins import Joins
 from cri.server.layer_usage import LayerUsage
 from cri.server.seccomp import Profiles
 from cri.server.store import Sandbox, Store
 from cri.server.streaming import StreamingServer
 from cri.server.usage import Rates
-from images import ImageStore
+from images import ImageStore, Progress
 from runtime.client import Pod, Runtime, ShimLost
 from runtime.linux.ledger import Ledger
 from runtime.linux.records import Records
@@ -40,9 +41,12 @@ class Daemon:
     streaming: StreamingServer
     layers: LayerUsage
     rates: Rates = field(default_factory=Rates)
+    janitor: Janitor = field(default_factory=Janitor)
     accounts: AccountCache = field(default_factory=AccountCache)
     sandboxes_under_way: Joins[str] = field(default_factory=lambda: Joins("pod sandbox"))
     containers_under_way: Joins[str] = field(default_factory=lambda: Joins("container"))
+    pulls: dict[str, Progress] = field(default_factory=dict)
+    """How far the pulls under way are, by the name that was asked for; the CRI shows it in Status, verbose."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def sandbox_directory(self, id: str) -> Path:

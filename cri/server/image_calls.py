@@ -47,11 +47,16 @@ async def pull_image(daemon: Daemon, request: api.PullImageRequest) -> api.PullI
         raise InvalidRequest(
             f"no runtime handler {request.image.runtime_handler!r}; leave it empty for the default one"
         )
+    auth = _auth(request.auth) if request.HasField("auth") else None
     try:
-        image = await daemon.images.pull(reference, auth=_auth(request.auth) if request.HasField("auth") else None)
+        image = await daemon.images.pull(
+            reference, auth=auth, progress=lambda progress: daemon.pulls.update({reference: progress})
+        )
     except ImageError as error:
         error.add_note(f"while pulling {reference[:200]}")
         raise
+    finally:
+        daemon.pulls.pop(reference, None)
     return api.PullImageResponse(image_ref=image.id)
 
 

@@ -13,7 +13,6 @@ A crash in between leaves entries in the ledger whose holder has no record: reco
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 import time
@@ -21,18 +20,16 @@ from typing import Any
 
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
-from cri.server.errors import AlreadyExists, InvalidRequest, Unavailable, WrongState
+from cri.server.errors import AlreadyExists, InvalidRequest, Unavailable, WrongState, words_of
 from cri.server.etc_files import write_etc_files
 from cri.server.pod_network import attachment_of
 from cri.server.resources import oci_resources
-from cri.server.sandbox_end import end_sandbox, remove_directory
+from cri.server.sandbox_end import take_back
 from cri.server.store import Sandbox, sandbox_key
 from cri.server.sysctls import checked_sysctls
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect
 from runtime.spec import SandboxSpec
-
-log = logging.getLogger("crid")
 
 # The pod's identity becomes part of names and environment of plugins; Kubernetes' own are far narrower (CVE-2025-0750).
 _IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,252}")
@@ -114,14 +111,13 @@ async def _make(daemon: Daemon, request: api.RunPodSandboxRequest) -> str:
 
 
 async def _take_back(daemon: Daemon, sandbox: Sandbox, reason: BaseException) -> None:
-    """Undo a half-made sandbox. What cannot be undone now keeps its ledger entry, for the next start."""
+    """Undo a half-made sandbox. What cannot be undone now keeps its ledger entry and is tried again later."""
     reason.add_note(f"while running pod {sandbox.name}")
     try:
-        await end_sandbox(daemon, sandbox)
-        await remove_directory(daemon, sandbox.id)
-    except Exception as error:
-        log.exception("sandbox %s of pod %s is left half-made; the next start takes it back", sandbox.id, sandbox.name)
-        reason.add_note(f"taking it back failed as well: {error}")
+        await take_back(daemon, sandbox)
+    except Exception as error:  # noqa: BLE001 - the first error is the one to report
+        reason.add_note(f"taking it back failed as well, and is tried again: {words_of(error)}")
+        daemon.janitor.take(sandbox, lambda: take_back(daemon, sandbox))
 
 
 def _effects(sandbox: Sandbox, directory: str) -> list[Effect]:

@@ -33,6 +33,12 @@ async def end_sandbox(daemon: Daemon, sandbox: Sandbox) -> None:
         await _end_pod(daemon, sandbox)
 
 
+async def take_back(daemon: Daemon, sandbox: Sandbox) -> None:
+    """Leave nothing of a sandbox that has no record; raises what could not be undone."""
+    await end_sandbox(daemon, sandbox)
+    await remove_directory(daemon, sandbox.id)
+
+
 async def _end_pod(daemon: Daemon, sandbox: Sandbox) -> None:
     # Taken away first: from here on the end of the shim is no loss.
     pod, sandbox.pod = sandbox.pod, None

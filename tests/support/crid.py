@@ -125,8 +125,10 @@ class Crid:
             await self.clean()
         finally:
             await self.cri.close()
-            if self.process is not None and self.process.poll() is None and await self.terminate() != 0:
-                print(self.tail(), file=sys.stderr)
+            if self.process is not None and self.process.poll() is None:
+                status = await self.terminate()
+                assert status == 0, f"crid ended with {status}:\n{self.tail()}"
+            assert not Path("/sys/class/net", self.bridge).exists(), f"the bridge is left:\n{self.tail()}"
 
     # What tests do all the time.
 
@@ -204,5 +206,7 @@ async def running_crid(environment: Mapping[str, str] | None = None) -> AsyncIte
         print(crid.tail(), file=sys.stderr)
         raise
     finally:
-        await crid.close()
-        shutil.rmtree(base)
+        try:
+            await crid.close()
+        finally:
+            shutil.rmtree(base)
