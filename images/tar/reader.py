@@ -47,7 +47,8 @@ class TarReader:
                 sparse.read_old(block, entry, self._stream, self._limits)
             self._begin(entry)
             yield entry
-            self._stream.skip(self._left + self._padding)
+            self._stream.skip(self._left)
+            self._stream.skip_padding(self._padding)
 
     def data(self) -> Iterator[memoryview]:
         """What the archive stores for the current entry."""

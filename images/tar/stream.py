@@ -50,6 +50,13 @@ class ByteStream:
         for _ in self.pieces(count):
             pass
 
+    def skip_padding(self, count: int) -> None:
+        """Pass over `count` bytes, or what there is of them: umoci 0.4 leaves out those at the very end."""
+        while count and not self.at_end():
+            step = min(count, self._size - self._at)
+            self.skip(step)
+            count -= step
+
     def at_end(self) -> bool:
         """Whether nothing is left."""
         return self._at == self._size and not self._advance()

@@ -116,6 +116,7 @@ def test_the_end_may_be_missing_and_what_follows_it_is_not_read() -> None:
     data = archive(member("a", size=1))
     assert len(read(data[: 2 * BLOCK])) == 1
     assert len(read(data[: 3 * BLOCK])) == 1
+    assert len(read(data[: BLOCK + 1])) == 1  # not even padded
     assert len(read(data + archive(member("b")))) == 1
     assert read(b"") == []
 
