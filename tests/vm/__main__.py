@@ -10,12 +10,10 @@ The exit status is the command's own. Everything is emulated unless --accel kvm 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.vm import image
@@ -55,8 +53,7 @@ def boot(kernel: image.Kernel, command: str, deadline_s: float, memory_mib: int,
     with tempfile.TemporaryDirectory(prefix="na-vm-") as scratch_name:
         scratch = Path(scratch_name)
         exit_file, root, checkout = scratch / "exit", scratch / "root.qcow2", scratch / "checkout.ext4"
-        with _command_file(command):
-            image.build_checkout(checkout)
+        image.build_checkout(checkout, command)
         image.overlay(root, kernel.vmlinuz.with_name("root.ext4"))
         started = time.monotonic()
         try:
@@ -78,16 +75,6 @@ def boot(kernel: image.Kernel, command: str, deadline_s: float, memory_mib: int,
             f"tests.vm: kernel {kernel.name}: exit status {status} after {time.monotonic() - started:.0f} s", flush=True
         )
         return status
-
-
-@contextlib.contextmanager
-def _command_file(command: str) -> Iterator[None]:
-    path = image.ROOT / ".vm-command"
-    path.write_text(command + "\n")
-    try:
-        yield
-    finally:
-        path.unlink()
 
 
 def main() -> int:

@@ -111,18 +111,19 @@ def _take_kernels(host: Distribution, tree: Path, home: Path) -> None:
         shutil.copy(vmlinuz.with_name(vmlinuz.name.replace("vmlinuz", "initrd.img")), home / f"initrd-{name}")
 
 
-def build_checkout(disk: Path) -> None:
+def build_checkout(disk: Path, command: str) -> None:
     """What git tracks or would track, the virtual environment and the command, on an ext4 disk labelled `checkout`."""
     listed = subprocess.run(
         ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, timeout=60, check=True
     ).stdout
     with tempfile.TemporaryDirectory(prefix="na-vm-") as scratch:
-        for name in filter(None, [*os.fsdecode(listed).split("\0"), ".vm-command"]):  # the command is ignored by git
+        for name in filter(None, os.fsdecode(listed).split("\0")):
             target = Path(scratch) / name
             if (ROOT / name).exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, target, follow_symlinks=False)
         run("cp", "-a", ROOT / ".venv", Path(scratch) / ".venv")
+        (Path(scratch) / ".vm-command").write_text(command + "\n")
         size = int(subprocess.check_output(["du", "-sm", scratch], timeout=60).split()[0])
         make_ext4(disk, Path(scratch), "checkout", size * 3 // 2 + 512)
 
