@@ -37,5 +37,6 @@ class Limits:
     #: A blob must come at this many bytes a second on average, once `document_seconds` are over.
     slowest: int = 32 << 10
     attempts: int = 5
+    first_pause: float = 0.2
     downloads: int = 3
     unpacks: int = 3

@@ -119,7 +119,7 @@ class Repository:
             except RegistryError as error:
                 if not worth_retrying(error):
                     raise
-            await pause(attempt)
+            await pause(attempt, self._limits.first_pause)
         return await self._manifest(host, digest)
 
     def _refusal(self, host: Host, path: str, answer: Answer) -> ImageError:

@@ -20,6 +20,9 @@ from images.registry.hosts import PULL, Host
 from images.registry.http import pieces
 from images.registry.retries import pause, worth_retrying
 
+#: What an attempt must bring, in bytes, not to count as one: a server that gives a little each time is not worked with.
+PROGRESS = 1 << 20
+
 
 class Download:
     """One blob of a repository, from `offset` on. Iterate over parts() once."""
@@ -44,8 +47,8 @@ class Download:
                         yield part
                 if self._complete:
                     return
-                left = self._attempts_left(left, progress=self._offset > before)
-                await pause(self._limits.attempts - left)
+                left = self._attempts_left(left, progress=self._offset - before >= PROGRESS)
+                await pause(self._limits.attempts - left, self._limits.first_pause)
         raise self._repository.verdict(self._failures, f"no host may give the blob {self._descriptor.digest}")
 
     def _attempts_left(self, left: int, *, progress: bool) -> int:

@@ -9,7 +9,6 @@ from images.errors import RegistryError
 
 #: No answer, or one that says that a later one may be better.
 RETRIED = frozenset({0, 408, 429, 500, 502, 503, 504})
-FIRST_WAIT = 0.2
 LONGEST_WAIT = 10.0
 
 
@@ -18,6 +17,9 @@ def worth_retrying(error: RegistryError) -> bool:
     return error.status in RETRIED
 
 
-async def pause(attempt: int) -> None:
-    """Wait after the `attempt`-th failure: twice as long each time, spread so that many nodes do not come at once."""
-    await asyncio.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+async def pause(attempt: int, first: float) -> None:
+    """Wait after the `attempt`-th failure: `first` seconds, then twice as long each time.
+
+    Spread at random, so that many nodes do not come back at the same moment.
+    """
+    await asyncio.sleep(min(LONGEST_WAIT, first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -57,13 +58,14 @@ class FaultyRegistry:
         self._tokens: list[str] = []
         self.requests: list[Seen] = []
         self.host = ""
+        self._arrived = asyncio.Condition()
 
     async def __aenter__(self) -> FaultyRegistry:
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(application, auto_decompress=False)
+        self._runner = web.AppRunner(application, auto_decompress=False, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.host = f"127.0.0.1:{self._runner.addresses[0][1]}"
         self._client = aiohttp.ClientSession(auto_decompress=False)
@@ -79,6 +81,15 @@ class FaultyRegistry:
         """Misbehave this way, `times` times, wherever `part` is in the path; the first rule that fits counts."""
         self._rules.append(_Rule(part, fault, times))
 
+    def heal(self) -> None:
+        """Misbehave no more."""
+        self._rules.clear()
+
+    async def until_asked(self, part: str) -> None:
+        """Wait for a request with this in its path."""
+        async with self._arrived:
+            await asyncio.wait_for(self._arrived.wait_for(lambda: self.asked(part)), 20)
+
     def revoke_tokens(self) -> None:
         """Forget every token given so far."""
         self._tokens.clear()
@@ -88,7 +99,9 @@ class FaultyRegistry:
         return [seen for seen in self.requests if part in seen.path]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(Seen(request.path_qs, dict(request.headers)))
+        async with self._arrived:
+            self.requests.append(Seen(request.path_qs, dict(request.headers)))
+            self._arrived.notify_all()
         if request.path == "/token":
             return self._token(request)
         if self._bearer and request.headers.get("Authorization", "").removeprefix("Bearer ") not in self._tokens:
@@ -118,7 +131,7 @@ class FaultyRegistry:
         expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         if not self._anonymous and request.headers.get("Authorization") != expected:
             return web.json_response({"errors": [{"code": "DENIED", "message": "who are you"}]}, status=401)
-        self._tokens.append(f"token-{len(self._tokens)}-{request.query.get('scope')}")
+        self._tokens.append(f"token-{secrets.token_hex(4)}-{request.query.get('scope')}")
         return web.json_response({"token": self._tokens[-1], "expires_in": self._token_life})
 
 

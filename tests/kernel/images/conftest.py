@@ -37,7 +37,7 @@ def records(tmp_path: Path) -> Iterator[Records]:
 @pytest.fixture
 async def store(tmp_path: Path, ledger: Ledger, records: Records) -> AsyncIterator[ImageStore]:
     """Patience is short here: a stalled or dead registry is given up within seconds."""
-    limits = Limits(silence_seconds=1.0, document_seconds=5.0, attempts=3)
+    limits = Limits(silence_seconds=1.0, document_seconds=5.0, attempts=3, first_pause=0.02)
     made = ImageStore(tmp_path / "root", ledger, records, registries=[tmp_path / "certs.d"], limits=limits)
     await made.recover()
     yield made
