@@ -20,7 +20,7 @@ from cni.call import Call
 from cni.errors import DecodingFailure, ErrorCode, PluginFailed
 from cni.names import check_plugin_type
 from cni.result import Result, parse_result
-from runtime.linux.procs import CommandFailed, CommandTimeout, Completed, run_command
+from runtime.linux.commands import CommandFailed, CommandTimeout, Completed, run_command
 
 #: More than any result: the largest that plugins print are some KiB.
 OUTPUT_LIMIT: Final = 1 << 20

@@ -20,8 +20,8 @@ from images.errors import ImageError
 from images.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from images.platform import Platform
 from images.source import Fetched
+from runtime.linux.commands import run_command
 from runtime.linux.files import read_limited
-from runtime.linux.procs import run_command
 
 SOURCE_LIMIT = 512 << 20
 APPLET_LIST_LIMIT = 64 << 10

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.linux.commands import run_command
 from runtime.linux.ledger import Effect
 from runtime.linux.mounttable import mounts
-from runtime.linux.procs import run_command
 
 NFT_SECONDS = 20.0
 NFT_LIMIT = 64 << 20

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.linux.procs import CommandOutputTooLarge, CommandTimeout, Process, run_command
+from runtime.linux.commands import CommandOutputTooLarge, CommandTimeout, run_command
+from runtime.linux.procs import Process
 
 
 @pytest.fixture
