@@ -1,9 +1,5 @@
-"""Pod networking through the Container Network Interface, with a bridge network built in."""
+"""Pod networking through the Container Network Interface, with a bridge network built in.
 
-from cni.attachment import Attachment
-from cni.default import default_conflist
-from cni.errors import CniError, InvalidConfig
-from cni.network import Cni
-from cni.result import Result
-
-__all__ = ["Attachment", "Cni", "CniError", "InvalidConfig", "Result", "default_conflist"]
+Nothing is imported here: a plugin that runs as a program must start without the parts that it does not need.
+A runtime uses cni.network.Cni, with cni.attachment.Attachment and cni.default.default_conflist.
+"""

@@ -1,6 +1,8 @@
 """The configuration of the bridge plugin, with the keys and defaults of the reference plugin of this name.
 
-`nftTable` is our own: the name of the nftables table, for hosts where two nodes, or a node and a test, live together.
+Two keys are our own. `nftTable` is the name of the nftables table, for hosts where two nodes, or a node and a test,
+live together. `keepAddresses` lets addresses of other subnets stay on the bridge, for pods that were there before
+its network got another subnet.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class BridgeConf:
         name = check_ifname(str(config.get("bridge") or DEFAULT_BRIDGE))
         default_gateway = _flag(config, "isDefaultGateway")
         return cls(
-            BridgeSpec(name, call.network, mtu, promiscuous, _flag(config, "forceAddress")),
+            BridgeSpec(
+                name, call.network, mtu, promiscuous, _flag(config, "forceAddress"), _flag(config, "keepAddresses")
+            ),
             is_gateway=default_gateway or _flag(config, "isGateway"),
             is_default_gateway=default_gateway,
             masquerade=_flag(config, "ipMasq"),

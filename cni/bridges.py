@@ -26,13 +26,18 @@ FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"
 
 @dataclass(frozen=True, slots=True)
 class BridgeSpec:
-    """What a network wants of its bridge; an MTU of 0 is the kernel's default."""
+    """What a network wants of its bridge; an MTU of 0 is the kernel's default.
+
+    An IPv4 address on the bridge that is not the gateway's is an error, is replaced (`force_address`), or stays beside
+    it if it is of another subnet (`keep_addresses`).
+    """
 
     name: str
     network: str
     mtu: int = 0
     promiscuous: bool = False
     force_address: bool = False
+    keep_addresses: bool = False
 
 
 @dataclass(slots=True)
@@ -111,7 +116,7 @@ class Bridges:
             self._netlink.do(links.set_flags(link.index, spec.name, wanted))
 
     def _add_gateway(self, bridge: Bridge, gateway: IPv4Interface | IPv6Interface) -> None:
-        for other in [other for other in bridge.gateways if _excludes(other, gateway)]:
+        for other in [other for other in bridge.gateways if _excludes(other, gateway, bridge.spec)]:
             if not bridge.spec.force_address:
                 raise InvalidConfig(
                     f"bridge {bridge.spec.name} has the address {other}, which {gateway} cannot stand beside",
@@ -138,11 +143,15 @@ def forward(version: int, network: str, journal: Journal) -> None:
         sysctl.write(name, "1")
 
 
-def _excludes(present: IPv4Interface | IPv6Interface, wanted: IPv4Interface | IPv6Interface) -> bool:
-    """Whether two addresses cannot both be a bridge's: two of IPv4, or two of IPv6 in one subnet."""
+def _excludes(present: IPv4Interface | IPv6Interface, wanted: IPv4Interface | IPv6Interface, spec: BridgeSpec) -> bool:
+    """Whether two addresses cannot both be a bridge's: two of IPv4, or two in one subnet."""
     if present.version != wanted.version or present.is_link_local:
         return False
-    return present.version == 4 or present.ip in wanted.network or wanted.ip in present.network
+    return (
+        (present.version == 4 and not spec.keep_addresses)
+        or present.ip in wanted.network
+        or wanted.ip in present.network
+    )
 
 
 def _random_mac() -> str:

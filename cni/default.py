@@ -45,6 +45,7 @@ def default_conflist(
                 "isGateway": True,
                 "ipMasq": True,
                 "hairpinMode": True,
+                "keepAddresses": True,
                 "ipam": ipam | ({"dataDir": data_dir} if data_dir else {}),
                 "capabilities": {"ips": True, "ipRanges": True, "mac": True},
                 **ours,

@@ -62,8 +62,8 @@ class Cni:
     ) -> None:
         """`default_conflist` is the network while the directory has none; its leases are in the cache directory."""
         self._conf_dir = ConfDir(conf_dir)
-        self._cache_dir = cache_dir
-        self._default = _parse_default(default_conflist, cache_dir) if default_conflist is not None else None
+        self._leases = cache_dir / "networks"
+        self._default = _parse_default(default_conflist, self._leases) if default_conflist is not None else None
         self._worker = Worker(cache_dir, ledger, tuple(map(str, bin_dirs)), builtin, plugin_timeout)
         self._timeout = plugin_timeout
         self._gate = Gate()
@@ -71,6 +71,10 @@ class Cni:
         self._lane = ThreadPoolExecutor(1, thread_name_prefix="cni")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._removal: asyncio.TimerHandle | None = None
+
+    def set_default(self, conflist: Mapping[str, Any]) -> None:
+        """Another network for pods to come while the directory has none (CRI, UpdateRuntimeConfig)."""
+        self._default = _parse_default(conflist, self._leases)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -90,10 +94,6 @@ class Cni:
             f"no network configuration in {self._conf_dir.directory}",
             "; ".join(map(str, self.problems)) or "install a network plugin's .conflist there",
         )
-
-    def set_default(self, conflist: Mapping[str, Any]) -> None:
-        """Another network for pods to come while the directory has none (CRI, UpdateRuntimeConfig)."""
-        self._default = _parse_default(conflist, self._cache_dir)
 
     async def status(self) -> None:
         """Return when pods can be given a network; raises NetworkNotReady with the reason."""
@@ -232,10 +232,10 @@ class Cni:
             log.warning("links of deleted pods could not be removed, tried again later: %s", error)
 
 
-def _parse_default(doc: Mapping[str, Any], cache_dir: Path) -> NetworkConf:
-    """The default network, its leases kept below the cache directory unless it says otherwise."""
+def _parse_default(doc: Mapping[str, Any], leases: Path) -> NetworkConf:
+    """The default network, its leases kept in a directory of ours unless it says otherwise."""
     plugins = [dict(plugin) for plugin in doc["plugins"]]
     for plugin in plugins:
         if (plugin.get("ipam") or {}).get("type") == "host-local":
-            plugin["ipam"] = {"dataDir": str(cache_dir / "networks")} | plugin["ipam"]
+            plugin["ipam"] = {"dataDir": str(leases)} | plugin["ipam"]
     return parse_network({**doc, "plugins": plugins}, source="built-in default")

@@ -2,8 +2,8 @@
 
     create the pair      one request: the pod's end is born in the pod's namespace, with its final name and MAC address
     configure the pod    one batch on the pod's socket: lo and the interface up, addresses, routes
-    bring the port up    last, so that its carrier is there at once and the bridge forwards without a delay
-    await the carrier    on the pod's side, or the first packets would be lost
+    bring the port up    after that, so that its carrier is there at once and the bridge forwards without a delay
+    await the carriers   of the pod's side and of the bridge, or the first packets would be lost
 
 The host's end is named after the attachment, so that DEL, and a start after kill -9, know it without having seen ADD.
 The pod's MAC address follows from its IP address: an address that is given to another pod keeps it, and nobody's
@@ -179,16 +179,21 @@ def configure(pod: Netlink, ifname: str, ips: list[IPv4Interface | IPv6Interface
     )
 
 
-def await_carrier(pod: Netlink, ifname: str) -> None:
-    """Return when the pod can send: until the kernel has noticed the carrier, what it sends is dropped.
+def await_carriers(host: Netlink, port: Port, pod: Netlink) -> None:
+    """Return when the pod and, through its bridge, the host can send to each other.
 
-    Since Linux 6.8 the question makes the kernel notice (rtnl_getlink() of net/core/rtnetlink.c); before, it takes a
-    moment. An interface that does not get ready is no reason to fail: it may be later, and packets are sent again.
+    What is sent before the kernel has noticed a carrier is dropped: the pod's on every ADD, the bridge's when this is
+    its first active port. Since Linux 6.8 the question makes the kernel notice (rtnl_getlink() of
+    net/core/rtnetlink.c); before, it takes a moment. An interface that does not get ready is no reason to fail.
     """
-    request = links.get_link_by_index(_pod_index(pod, ifname), ifname)
     deadline = time.monotonic() + CARRIER_SECONDS
-    while links.operational_state(pod.ask(request)[0]) != links.IF_OPER_UP and time.monotonic() < deadline:
-        time.sleep(CARRIER_POLL_SECONDS)
+    for netlink, index, name in (
+        (pod, _pod_index(pod, port.pod_name), port.pod_name),
+        (host, port.bridge, "the bridge"),
+    ):
+        request = links.get_link_by_index(index, name)
+        while links.operational_state(netlink.ask(request)[0]) != links.IF_OPER_UP and time.monotonic() < deadline:
+            time.sleep(CARRIER_POLL_SECONDS)
 
 
 def _pod_index(pod: Netlink, ifname: str) -> int:

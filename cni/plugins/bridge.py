@@ -88,7 +88,7 @@ class BridgePlugin(Plugin):
         if conf.masquerade:
             _masquerade(call, site, conf, result)
         site.host.ports.up(port)
-        ports.await_carrier(site.pod_netlink(), call.ifname)
+        ports.await_carriers(site.host.netlink, port, site.pod_netlink())
         failpoint("cni.bridge.after_up")
         result.interfaces = [
             Interface(bridge.spec.name, mac=bridge.mac, mtu=conf.spec.mtu),

@@ -191,12 +191,26 @@ async def test_another_address_on_the_bridge_is_kept_unless_told_otherwise(node:
     output("ip", "link", "add", "br0", "type", "bridge")
     output("ip", "address", "add", "10.202.0.1/24", "dev", "br0")
     conflist = default_conflist("br0", SUBNET, nft_table=TABLE)
+    conflist["plugins"][0]["keepAddresses"] = False
     _, attachment = node.pod()
     with pytest.raises(CniError, match=r'br0 has the address 10\.202\.0\.1/24.*"forceAddress"'):
         await node.cni(conflist).add(attachment)
     conflist["plugins"][0]["forceAddress"] = True
     await node.cni(conflist).add(attachment)
     assert addresses(None, "br0") == ["10.201.0.1/24"]
+
+
+async def test_another_subnet_for_new_pods_leaves_the_old_ones_connected(node: Node) -> None:
+    cni = node.cni()
+    (first, one), (second, two) = node.pod(), node.pod()
+    await cni.add(one)
+    cni.set_default(default_conflist("br0", "10.202.0.0/24", nft_table=TABLE))
+    assert str((await cni.add(two)).ips[0].address) == "10.202.0.2/24"
+    assert addresses(None, "br0") == ["10.201.0.1/24", "10.202.0.1/24"]
+    with first.do(lambda: listen("0.0.0.0", 80)) as server:
+        assert second.do(lambda: reaches("10.201.0.2", 80, server)) == "10.201.0.1"
+    await cni.delete(one)
+    assert lease_names(node.leases) == {"10.202.0.2"}
 
 
 async def test_a_bridge_that_was_removed_is_made_again(node: Node) -> None:
