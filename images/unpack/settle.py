@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 
 from images.errors import MalformedImage
 from images.limits import Limits
@@ -31,18 +32,21 @@ class Settling:
         self._extracted = extracted
         self._below = below
         self._limits = limits
+        #: Below these nothing of the lower layers shows any more.
+        self._opaque = set(extracted.opaque)
 
     def run(self) -> None:
         """Raises MalformedImage for a hard link to nothing, and OSError."""
         for path, target in self._extracted.links:
             self._tree.trim()
             self._link(path, target)
-        for path in sorted(self._extracted.whiteouts):
-            self._tree.trim()
-            self._hide(path)
         for path in sorted(self._extracted.opaque):
             self._tree.trim()
             self._hide_all(path)
+        for path in sorted(self._extracted.whiteouts):  # parents before children
+            self._tree.trim()
+            if not any(above in self._opaque for above in _above(path)):
+                self._hide(path)
         self._attributes()
 
     def _link(self, path: bytes, target: bytes) -> None:
@@ -78,7 +82,7 @@ class Settling:
         self._extracted.bytes += -(-status.st_size // FS_BLOCK) * FS_BLOCK
 
     def _hide(self, path: bytes) -> None:
-        """A whiteout where nothing is below would show up in listings of a directory that is not merged."""
+        """A whiteout with nothing below it would show up in listings: overlayfs looks for them where it merges only."""
         if not self._below.exists(path):
             return
         parent, base = self._tree.parent(path)
@@ -87,6 +91,7 @@ class Settling:
             self._extracted.inodes += 1
         except FileExistsError:
             self._make_opaque(path)  # removed and made anew by the same layer; a no-op unless it is a directory
+            self._opaque.add(path)
 
     def _hide_all(self, path: bytes) -> None:
         if path:
@@ -129,6 +134,13 @@ class Settling:
                 _set(fd, status, xattrs_of(found), self._limits)
             else:
                 os.fchmod(fd, 0o755)  # mkdir(2) applied the daemon's umask
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    """The directories that a path is in, the root among them."""
+    while path:
+        path = path.rpartition(b"/")[0]
+        yield path
 
 
 def _set_from_entry(fd: int, entry: Entry, limits: Limits) -> None:
