@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def found(crid: Crid) -> list[tuple[str, str]]:
 
 async def pods(crid: Crid, busybox: str) -> list[Sandbox]:
     """One pod with a host port, one on the node's namespaces, one that shares its PID namespace; all running."""
-    options: tuple[dict[str, int], ...] = ({}, NODES, {"pid": api.POD})
+    options: tuple[dict[str, Any], ...] = ({}, NODES, {"pid": api.POD})
     made = []
     for number, namespaces in enumerate(options):
         linux = {"security_context": {"namespace_options": namespaces}}
