@@ -32,7 +32,7 @@ FILE_LIMIT = 1024 * 1024
 
 def write_shim(state_dir: str, doc: dict[str, Any]) -> None:
     """Record the shim's own process and cgroup."""
-    write_atomic(f"{state_dir}/{SHIM}", json.dumps(doc).encode())
+    write_atomic(f"{state_dir}/{SHIM}", json.dumps(doc).encode(), durable=False)
 
 
 def read_shim(state_dir: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def read_shim(state_dir: str) -> dict[str, Any]:
 
 def write_container(state_dir: str, container_id: str, doc: dict[str, Any]) -> None:
     """Record one container; the directory exists since the sandbox was made."""
-    write_atomic(f"{state_dir}/{CONTAINERS}/{container_id}.json", json.dumps(doc).encode())
+    write_atomic(f"{state_dir}/{CONTAINERS}/{container_id}.json", json.dumps(doc).encode(), durable=False)
 
 
 def forget_container(state_dir: str, container_id: str) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
     """Replace `path` by a file that holds `data`; a reader or a crash sees the old content or the new, never a part.
+
+    `durable=False` leaves out the waits for the disk, for what a power failure ends anyway: the state below /run.
 
     The directory must exist. A symbolic link at `path` is replaced, not followed. Raises OSError; nothing is left then.
     """
@@ -24,22 +26,24 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600) -
     # O_TMPFILE would need linkat + rename anyway, and some overlay kernels lack it.
     temporary = os.path.join(directory or ".", f".{name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        _write_new(temporary, data, mode)
+        _write_new(temporary, data, mode, durable)
         os.rename(temporary, path)
     except BaseException as error:
         _remove_quietly(temporary, error)
         raise
-    sync_directory(directory or ".")
+    if durable:
+        sync_directory(directory or ".")
 
 
-def _write_new(path: str, data: bytes, mode: int) -> None:
+def _write_new(path: str, data: bytes, mode: int, durable: bool) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         os.fchmod(fd, mode)  # open() applied the umask
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
     finally:
         os.close(fd)
 

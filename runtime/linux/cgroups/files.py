@@ -6,6 +6,7 @@ import os
 
 #: Larger than any interface file: memory.numa_stat on a machine of many nodes has some 20 KiB.
 READ_LIMIT = 1 << 18
+_USUAL = 4096  # nearly all fit, and a buffer of this size costs no mmap
 
 
 def write(path: str, value: str) -> None:
@@ -25,7 +26,10 @@ def read(path: str) -> str:
     """The text of an interface file."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(fd, READ_LIMIT).decode("ascii")
+        data = os.read(fd, _USUAL)
+        if len(data) == _USUAL:
+            data += os.read(fd, READ_LIMIT)
+        return data.decode("ascii")
     finally:
         os.close(fd)
 
