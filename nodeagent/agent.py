@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cri.client import CriClient
@@ -69,8 +69,11 @@ class Agent:
         self._events = RuntimeEvents(cri, node, self._look_at, self._list_all)
         self._reconciled = False
 
-    async def run(self) -> None:
-        """Until cancelled. Raises OSError when the agent cannot have its socket or directories."""
+    async def run(self, ready: Callable[[], object] = lambda: None) -> None:
+        """Until cancelled; `ready` is called once its status can be asked for.
+
+        Raises OSError when the agent cannot have its socket or directories.
+        """
         config, tools = self._config, self._tools
         catalogue = Catalogue(tools.node.name, str(config.manifests))
         manifests = ManifestDirectory(config.manifests, catalogue, LastGood(self._records), self._want)
@@ -87,6 +90,7 @@ class Agent:
             stack.push_async_callback(api.close)
             await plugins.start()
             stack.push_async_callback(plugins.close)
+            ready()
             async with asyncio.TaskGroup() as group:
                 group.create_task(manifests.run(), name="manifests")
                 group.create_task(self._follow_runtime(), name="runtime events")

@@ -71,11 +71,10 @@ def _locked(path: Path) -> Iterator[None]:
 async def _run(config: Config) -> int:
     async with CriClient(config.cri) as cri:
         node = await meet_runtime(config, cri)
-        agent = asyncio.create_task(Agent(config, node, cri).run(), name="agent")
+        agent = asyncio.create_task(Agent(config, node, cri).run(lambda: notify("READY=1")), name="agent")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.cancel)
-        notify("READY=1")
         log.info("node %s: manifests in %s, status on %s", node.name, config.manifests, config.socket)
         try:
             await agent

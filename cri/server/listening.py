@@ -1,4 +1,4 @@
-"""One crid per state directory, one socket that only root can open, and the word to systemd that it is there."""
+"""One crid per state directory, one socket that only root can open."""
 
 from __future__ import annotations
 
@@ -65,13 +65,3 @@ def _remove_dead(path: Path) -> None:
             path.unlink()
             return
     raise AlreadyRunning(f"somebody already listens on {path}; stop it, or give another --listen")
-
-
-def notify(state: str) -> None:
-    """Tell the service manager, if there is one (sd_notify(3)): READY=1, STOPPING=1."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.connect("\0" + address[1:] if address.startswith("@") else address)
-        channel.sendall(state.encode())

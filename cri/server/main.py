@@ -22,9 +22,10 @@ from cri.server.answers import ANSWERS
 from cri.server.assembly import assemble
 from cri.server.config import Config, ConfigError, parse_arguments
 from cri.server.daemon import Daemon
-from cri.server.listening import AlreadyRunning, bind, exclusive, notify
+from cri.server.listening import AlreadyRunning, bind, exclusive
 from cri.server.recovery import recover
 from cri.server.service import Service
+from runtime.linux.notify import notify
 
 log = logging.getLogger("crid")
 

@@ -24,6 +24,7 @@ from csi.hostpath.sockets import SocketError, served
 from csi.hostpath.store import Store
 from csi.proto import csi_pb2, pluginregistration_pb2
 from csi.proto.services import handler
+from runtime.linux.notify import notify
 
 NAME = "hostpath.csi.nodeagent"
 KUBELET_ROOT = Path("/var/lib/kubelet")
@@ -103,6 +104,7 @@ def _serve(arguments: argparse.Namespace, signals: set[signal.Signals]) -> None:
         registered_at = arguments.registration_dir / f"{name}-reg.sock"
         with served(registered_at, [registration_handler(name, endpoint)], grace=REGISTRATION_GRACE):
             log.info("%s serves at %s, volumes in %s", name, endpoint, store.root)
+            notify("READY=1")
             log.info("stopping on %s", signal.Signals(signal.sigwait(signals)).name)
 
 
