@@ -87,3 +87,13 @@ async def test_the_file_system_of_images(crid: Crid, busybox: str) -> None:
     assert filesystem.used_bytes.value > 0
     assert filesystem.inodes_used.value > 0
     assert Path(filesystem.fs_id.mountpoint).is_dir()
+
+
+async def test_pull_by_digest(crid: Crid, registry: Registry) -> None:
+    pushed = push_image(registry, "pinned:1", [busybox_rootfs()], {"Cmd": ["digest"]})
+    reference = f"{registry.host}/pinned@{pushed.digest}"
+    await crid.cri.PullImage(image={"image": reference})
+    image = (await crid.cri.ImageStatus(image={"image": reference})).image
+    assert (list(image.repo_tags), list(image.repo_digests)) == ([], [reference])
+    await crid.cri.RemoveImage(image={"image": reference})
+    assert not (await crid.cri.ImageStatus(image={"image": reference})).HasField("image")
