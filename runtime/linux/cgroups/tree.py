@@ -52,19 +52,36 @@ def make_cpuset(base: str, directory: str) -> None:
 
 def enable_controllers(layout: Layout, path: str) -> None:
     """Hand every controller down to the parent of `path`; the kernel returns at once where that is so already."""
-    words = " ".join(f"+{controller}" for controller in sorted(layout.v2_controllers))
+    words = [f"+{controller}" for controller in sorted(layout.v2_controllers)]
     directory = layout.v2
     for name in path.split("/")[1:]:
         try:
-            files.write(f"{directory}/cgroup.subtree_control", words)
+            files.write(f"{directory}/cgroup.subtree_control", " ".join(words))
         except OSError as error:
-            if error.errno == errno.EBUSY:
+            if error.errno == errno.EINVAL:
+                _enable_what_works(directory, words)
+            elif error.errno == errno.EBUSY:
                 error.add_note(
                     f"processes live in {directory}; a cgroup with processes cannot give controllers to its "
                     "children: start the daemon in a leaf of its own (systemd: Delegate=yes, DelegateSubgroup=)"
                 )
-            raise
+                raise
+            else:
+                raise
         directory = f"{directory}/{name}"
+
+
+def _enable_what_works(directory: str, words: Iterable[str]) -> None:
+    """One by one: `cpu` is refused while real-time processes exist on some kernels (cgroup-v2.rst, "CPU").
+
+    What is refused has no files below, so a limit that needs it is a MissingController then.
+    """
+    for word in words:
+        try:
+            files.write(f"{directory}/cgroup.subtree_control", word)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
 
 
 def remove_directories(directories: Iterable[str], seconds: float = REMOVE_SECONDS) -> None:

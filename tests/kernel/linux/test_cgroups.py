@@ -35,12 +35,20 @@ for pid in children:
 """
 ALLOCATE = "block = bytearray(200 << 20); print('survived', len(block))"
 BURN = "import time\nend = time.monotonic() + 1.0\nwhile time.monotonic() < end: pass"
-SLEEP = ["sleep", "60"]
+READY = "print('ready', flush=True); import time; time.sleep(60)"
+HOLD = "block = bytearray(40 << 20); " + READY
 
 
 def need(controller: str) -> None:
     if not detect().version(controller):
         pytest.skip(f"this host has no {controller} controller: {detect()}")
+
+
+def ready(cgroup: Cgroup, program: str = READY) -> Inside:
+    """A child that has joined, executed and said so."""
+    child = Inside(cgroup, python(program))
+    assert select.select([child.stdout], [], [], 30)[0]
+    return child
 
 
 @pytest.fixture
@@ -106,8 +114,7 @@ def test_the_oom_killer_is_seen_and_counted(cgroup: Cgroup) -> None:
 def test_memory_usage_is_measured(cgroup: Cgroup) -> None:
     need("memory")
     cgroup.apply({"memory": {"limit": 256 * MIB}})
-    child = Inside(cgroup, python("b = bytearray(40 << 20); print('ready', flush=True); import time; time.sleep(60)"))
-    assert select.select([child.stdout], [], [], 30)[0]
+    child = ready(cgroup, HOLD)
     memory = cgroup.stats().memory
     cgroup.kill()
     assert memory
@@ -211,7 +218,7 @@ def test_killing_what_is_gone_is_no_error(cgroup: Cgroup) -> None:
 
 
 def test_a_frozen_cgroup_does_not_run(cgroup: Cgroup) -> None:
-    child = Inside(cgroup, python("while True: pass"))
+    child = ready(cgroup, "print('ready', flush=True)\nwhile True: pass")
     cgroup.freeze(True)
     usage = _usage(cgroup)
     time.sleep(0.1)
@@ -231,7 +238,7 @@ def _usage(cgroup: Cgroup) -> int:
 
 
 def test_remove_waits_for_the_last_process_and_says_who_stays(cgroup: Cgroup) -> None:
-    child = Inside(cgroup, SLEEP)
+    child = ready(cgroup)
     with pytest.raises(OSError) as caught:
         cgroup.remove(0.05)
     assert str(child.pid) in "".join(caught.value.__notes__)
@@ -248,7 +255,7 @@ def test_remove_takes_the_cgroups_below_along(cgroup: Cgroup) -> None:
 
 
 def test_a_process_can_be_moved_in(cgroup: Cgroup) -> None:
-    child = Inside(cgroup, SLEEP)
+    child = ready(cgroup)
     other = Cgroup(os.path.dirname(cgroup.path) + "/other")
     other.create()
     other.add(child.pid)
@@ -267,8 +274,7 @@ def test_a_refused_value_names_field_and_cgroup(cgroup: Cgroup) -> None:
 
 def test_a_limit_below_the_usage_is_refused_on_demand(cgroup: Cgroup) -> None:
     need("memory")
-    child = Inside(cgroup, python("b = bytearray(40 << 20); print('ready', flush=True); import time; time.sleep(60)"))
-    assert select.select([child.stdout], [], [], 30)[0]
+    child = ready(cgroup, HOLD)
     with pytest.raises(ValueError, match=r"below the \d+ bytes"):
         cgroup.apply({"memory": {"limit": 8 * MIB, "checkBeforeUpdate": True}})
     assert cgroup.procs() == [child.pid]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from runtime.linux.cgroups import Cgroup, CgroupError, InvalidResources, Layout, layout
+from runtime.linux.cgroups import Cgroup, CgroupError, InvalidResources, Layout, files, layout, tree
 
 V2_MOUNT = "30 23 0:26 / {at} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1_MOUNT = "{n} 31 0:{n} {root} /sys/fs/cgroup/{at} rw,relatime - cgroup cgroup rw,{options}"
@@ -96,3 +97,19 @@ def test_detect_finds_this_hosts_cgroups() -> None:
 def test_a_path_that_is_not_plain_is_refused(path: str) -> None:
     with pytest.raises(InvalidResources, match="cgroup path"):
         Cgroup(path, Layout({}, "/sys/fs/cgroup", frozenset()))
+
+
+def test_a_controller_that_the_kernel_refuses_does_not_cost_the_others(
+    v2: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, str]] = []
+
+    def write(path: str, value: str) -> None:
+        if "+cpu" in value.split():
+            raise OSError(errno.EINVAL, "Invalid argument", path)
+        written.append((path.removeprefix(v2), value))
+
+    monkeypatch.setattr(files, "write", write)
+    tree.enable_controllers(Layout({}, v2, frozenset({"cpu", "memory", "pids"})), "/a/b")
+    control = "cgroup.subtree_control"
+    assert written == [(f"{at}/{control}", word) for at in ("", "/a") for word in ("+memory", "+pids")]
