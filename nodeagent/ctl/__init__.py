@@ -1,5 +1,11 @@
 """nodectl, the operator's command: one verb per file, over the two sockets that a node has.
 
-It reaches containers through CRI like the agent does, so it serves any CRI runtime; the agent adds
-what only the agent knows (why a pod waits, when it is tried again), and may be missing.
+It reaches containers through CRI like the agent does, so it serves any CRI runtime; the agent adds what only the agent
+knows (why a pod waits, when it is tried again), and may be missing.
+
+    main.py      finds the verb, and imports that one alone: a command starts fast
+    session.py   one run: the sockets, and the boundary where failures become one line
+    world.py     pods, put together from both; targets.py finds the one that is meant
+    output.py    documents as tables for people or JSON for scripts
+    *_verb.py    arguments(parser) and `async run(session, given) -> exit status`
 """

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from argcomplete.shell_integration import shellcode
+
+from nodeagent.ctl.session import Session
+
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -11,8 +15,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS)
 
 
-def run(given: argparse.Namespace) -> int:
-    from argcomplete.shell_integration import shellcode
-
-    print(shellcode(["nodectl"], shell=given.shell))
+async def run(session: Session, given: argparse.Namespace) -> int:
+    session.output.line(shellcode(["nodectl"], shell=given.shell))
     return 0

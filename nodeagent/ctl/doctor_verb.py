@@ -1,28 +1,37 @@
-"""nodectl doctor."""
+"""nodectl doctor. Exit status 1 when pods cannot run here."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from nodeagent.config import KUBELET_ROOT, ROOT
-from nodeagent.ctl.output import emit_json, table
-from nodeagent.doctor import Settings, Verdict, examine
+from nodeagent.ctl import colours, places
+from nodeagent.ctl.output import TABLE, Column
+from nodeagent.ctl.session import Session
+from nodeagent.doctor import FAIL, OK, Places, examine
+
+COLUMNS = [
+    Column("", "verdict", style=colours.state),
+    Column("AREA", "area"),
+    Column("WHAT", "subject"),
+    Column("FOUND", "found"),
+    Column("FOLLOWS", "follows"),
+    Column("REMEDY", "remedy"),
+]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", type=Path, default=ROOT, help="of the node (default: %(default)s)")
-    parser.add_argument("--kubelet-root", type=Path, default=KUBELET_ROOT, help="default: %(default)s")
+    places.arguments(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="only what is not well")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Exit status 1 when no node can run here."""
-    found = examine(Settings(given.root, Path(given.state), given.kubelet_root))
-    if given.output == "json":
-        emit_json({"checks": [check.to_json() for check in found]})
-    else:
-        print(table(("", "WHAT", "FOUND"), ((check.verdict.value, check.name, check.found) for check in found)))
-        for check in found:
-            if check.remedy:
-                print(f"{check.name}: {check.remedy}")
-    return 1 if any(check.verdict is Verdict.BROKEN for check in found) else 0
+async def run(session: Session, given: argparse.Namespace) -> int:
+    root, _ = await places.root_and_state(session, given)
+    found = await examine(Places(session.address, session.agent, root, given.kubelet_root))
+    shown = [each for each in found if each.verdict != OK or not given.quiet]
+    columns = COLUMNS if session.output.format != TABLE else COLUMNS[:4]
+    session.output.items("DoctorFindings", columns, [each.to_json() for each in shown])
+    if session.output.format == TABLE:
+        for each in shown:
+            if each.verdict != OK:
+                session.output.line(f"{each.verdict}: {each.subject}: {each.follows}; what to do: {each.remedy}")
+    return 1 if any(each.verdict == FAIL for each in found) else 0

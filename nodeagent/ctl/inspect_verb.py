@@ -1,70 +1,77 @@
-"""nodectl inspect: the whole truth about one thing, always as JSON."""
+"""nodectl inspect: all that the runtime and the agent know of one thing, always as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from cri.client import CriClientSync
-from cri.proto import api_pb2
-from nodeagent.ctl.connect import QUICK, connect
-from nodeagent.ctl.find import complete_pods, find_container, find_sandbox
-from nodeagent.ctl.main import Fault
-from nodeagent.ctl.output import emit_json, plain
+from google.protobuf.json_format import MessageToDict
+
+from cri.proto import api_pb2 as api
+from nodeagent.ctl.complaint import Complaint
+from nodeagent.ctl.completers import completed, containers, pods
+from nodeagent.ctl.output import Document
+from nodeagent.ctl.session import CALL_SECONDS, Session
+from nodeagent.ctl.targets import find, find_container
+from nodeagent.ctl.world import Pod, World, look
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    name = parser.add_argument("name", help="pod, container id or image")
-    name.completer = complete_pods  # type: ignore[attr-defined]
-    parser.add_argument("-c", "--container", default="", help="of this pod")
+    completed(parser.add_argument("target", nargs="+", metavar="POD|CONTAINER|IMAGE", help="names or ids"), pods)
+    completed(parser.add_argument("-c", "--container", default="", help="of this pod"), containers)
 
 
-def run(given: argparse.Namespace) -> int:
-    with connect(given) as cri:
-        for look in (_image, _container, _sandbox):
-            found = look(cri, given)
-            if found is not None:
-                emit_json(found)
-                return 0
-    raise Fault(f"no pod, container or image {given.name!r} on this node; see: nodectl pods, ps -a, images")
+async def run(session: Session, given: argparse.Namespace) -> int:
+    world = await look(session)
+    found = [await _inspected(session, world, word, given.container) for word in given.target]
+    session.output.json(found[0] if len(found) == 1 else {"kind": "List", "items": found})
+    return 0
 
 
-def _image(cri: CriClientSync, given: argparse.Namespace) -> dict[str, Any] | None:
-    if given.container or not any(mark in given.name for mark in ":/@"):
-        return None
-    answer = cri.ImageStatus(image=api_pb2.ImageSpec(image=given.name), verbose=True, timeout=QUICK)
-    return _merged({"image": plain(answer.image)}, answer.info) if answer.image.id else None
-
-
-def _container(cri: CriClientSync, given: argparse.Namespace) -> dict[str, Any] | None:
+async def _inspected(session: Session, world: World, word: str, container: str) -> Document:
     try:
-        if not given.container and find_sandbox(cri, given.name):
-            return None
-    except Fault:
-        pass
-    try:
-        found = find_container(cri, given.name, given.container)
-    except Fault:
-        if given.container:
-            raise
+        found = find_container(world, word, container)[0] if container else find(world, word)
+    except Complaint as unknown:
+        image = await _image(session, word)
+        if image is None or container:
+            raise Complaint(f"{unknown}; no image either") from None
+        return image
+    return await _pod(session, found) if isinstance(found, Pod) else await _container(session, found)
+
+
+async def _pod(session: Session, pod: Pod) -> Document:
+    document: Document = {"kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid, "sandboxes": []}
+    for sandbox in pod.sandboxes:
+        answer = await session.cri.PodSandboxStatus(pod_sandbox_id=sandbox.id, verbose=True, timeout=CALL_SECONDS)
+        inside = [_plain(each) for each in answer.containers_statuses]
+        document["sandboxes"].append(
+            {"status": _plain(answer.status), "containers": inside, "info": parsed(answer.info)}
+        )
+    return document | {"manifest": pod.document}
+
+
+async def _container(session: Session, container: api.Container) -> Document:
+    answer = await session.cri.ContainerStatus(container_id=container.id, verbose=True, timeout=CALL_SECONDS)
+    return {"kind": "Container", "status": _plain(answer.status), "info": parsed(answer.info)}
+
+
+async def _image(session: Session, word: str) -> Document | None:
+    answer = await session.cri.ImageStatus(image=api.ImageSpec(image=word), verbose=True, timeout=CALL_SECONDS)
+    if not answer.image.id:
         return None
-    answer = cri.ContainerStatus(container_id=found.id, verbose=True, timeout=QUICK)
-    return _merged({"status": plain(answer.status)}, answer.info)
+    return {"kind": "Image", "image": _plain(answer.image), "info": parsed(answer.info)}
 
 
-def _sandbox(cri: CriClientSync, given: argparse.Namespace) -> dict[str, Any] | None:
-    try:
-        found = find_sandbox(cri, given.name)
-    except Fault:
-        return None
-    answer = cri.PodSandboxStatus(pod_sandbox_id=found.id, verbose=True, timeout=QUICK)
-    inside = [plain(each) for each in answer.containers_statuses]
-    return _merged({"status": plain(answer.status), "containers": inside}, answer.info)
+def _plain(message: Any) -> Document:
+    document: Document = MessageToDict(message, always_print_fields_with_no_presence=True)
+    return document
 
 
-def _merged(document: dict[str, Any], info: Any) -> dict[str, Any]:
-    """`info` maps names to JSON texts (api.proto); what is none stays text."""
+def parsed(info: Mapping[str, str]) -> Document:
+    """`info` maps names to what mostly is JSON (api.proto); other text stays text."""
+    document: Document = {}
     for name, text in info.items():
         try:
             document[name] = json.loads(text)

@@ -1,102 +1,96 @@
-"""nodectl logs: reads the files that the runtime writes (the CRI leaves logs to whoever runs on the node)."""
+"""nodectl logs: the file that the runtime writes, read where it lies; followed over rotations to the end."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cri.client import CriClientSync
-from cri.proto import api_pb2
-from nodeagent.ctl.connect import QUICK, connect
-from nodeagent.ctl.find import complete_pods, containers, find_container
-from nodeagent.ctl.main import Fault
-from nodeagent.ctl.output import parse_time
+from cri.client import CriError
+from cri.proto import api_pb2 as api
+from nodeagent.ctl.amounts import moment_before, nanoseconds
+from nodeagent.ctl.complaint import USAGE, Complaint
+from nodeagent.ctl.completers import completed, containers, pods
+from nodeagent.ctl.session import CALL_SECONDS, Session
+from nodeagent.ctl.targets import find_container
+from nodeagent.ctl.world import look
 from nodeagent.logs.lines import Line
 from nodeagent.logs.reader import follow, read_lines, seek_to_tail
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    pod = parser.add_argument("pod", help="name, namespace/name, or a container's id")
-    pod.completer = complete_pods  # type: ignore[attr-defined]
-    parser.add_argument("-c", "--container", default="", help="which of the pod's containers")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the container ends")
-    parser.add_argument("-p", "--previous", action="store_true", help="of the container before the last restart")
-    parser.add_argument("--tail", type=int, help="only the last lines", metavar="LINES")
-    parser.add_argument("--since-time", default="", metavar="TIME", help="only from then on (2026-01-31T12:00:00Z)")
+    completed(parser.add_argument("target", metavar="POD|CONTAINER", help="name, namespace/name or id"), pods)
+    completed(parser.add_argument("-c", "--container", default="", help="which of the pod's containers"), containers)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the container has ended")
+    parser.add_argument("-p", "--previous", action="store_true", help="of the attempt before")
+    parser.add_argument("--tail", type=int, metavar="N", help="only the last N lines")
+    parser.add_argument("--since", default="", metavar="WHEN", help="only from then on: 90s, 1h30m, or a time")
     parser.add_argument("-t", "--timestamps", action="store_true", help="each line with its time")
 
 
-def run(given: argparse.Namespace) -> int:
-    since = _since(given.since_time)
-    with connect(given) as cri:
-        container = find_container(cri, given.pod, given.container)
-        if given.previous:
-            container = _previous(cri, container, given.pod)
-        status = cri.ContainerStatus(container_id=container.id, timeout=QUICK).status
-        if not status.log_path:
-            raise Fault(f"container {container.metadata.name} of {given.pod} was made without a log file")
-        show = _printer(given.timestamps, since)
-        try:
-            if given.follow:
-                asyncio.run(_follow(Path(status.log_path), lambda: _runs(cri, container.id), given.tail, show))
-            else:
-                _read(Path(status.log_path), given.tail, show)
-        except FileNotFoundError:
-            raise Fault(f"the log {status.log_path} is not there (any more)") from None
+async def run(session: Session, given: argparse.Namespace) -> int:
+    try:
+        since = moment_before(given.since, time.time_ns()) if given.since else 0
+    except ValueError as error:
+        raise Complaint(f"--since: {error}", USAGE) from None
+    container, remark = find_container(await look(session), given.target, given.container, previous=given.previous)
+    if remark:
+        session.note(remark)
+    status = (await session.cri.ContainerStatus(container_id=container.id, timeout=CALL_SECONDS)).status
+    if not status.log_path:
+        raise Complaint(f"container {container.metadata.name} has no log: it was made without a log path")
+    show = printer(given.timestamps, since)
+    try:
+        await _read(session, given, container, Path(status.log_path), show)
+    except FileNotFoundError:
+        raise Complaint(f"the log {status.log_path} is not there (any more)") from None
     return 0
 
 
-def _since(text: str) -> int:
-    try:
-        return parse_time(text)
-    except ValueError:
-        raise Fault(f"--since-time: {text!r} is no time such as 2026-01-31T12:00:00Z") from None
-
-
-def _previous(cri: CriClientSync, container: api_pb2.Container, pod: str) -> api_pb2.Container:
-    """The newest dead one; in a crash loop that is the last one too."""
-    same = [
-        each
-        for each in containers(cri)
-        if each.pod_sandbox_id == container.pod_sandbox_id
-        and each.metadata.name == container.metadata.name
-        and each.state == api_pb2.CONTAINER_EXITED
-    ]
-    if not same:
-        raise Fault(f"container {container.metadata.name} of {pod} was not restarted yet")
-    return same[0]
-
-
-def _runs(cri: CriClientSync, id: str) -> bool:
-    found = cri.ListContainers(filter=api_pb2.ContainerFilter(id=id), timeout=QUICK).containers
-    return any(each.state == api_pb2.CONTAINER_RUNNING for each in found)
-
-
-def _read(path: Path, tail: int | None, show: Callable[[Line], None]) -> None:
+async def _read(
+    session: Session, given: argparse.Namespace, container: api.Container, path: Path, show: Callable[[Line], None]
+) -> None:
+    out = sys.stdout.buffer
+    if given.follow:
+        async for line in follow(path, lambda: _runs(session, container.id), given.tail):
+            show(line)
+            out.flush()
+        return
     with path.open("rb") as file:
-        if tail is not None:
-            seek_to_tail(file, max(tail, 0))
+        if given.tail is not None:
+            seek_to_tail(file, max(given.tail, 0))
         for line in read_lines(file):
             show(line)
-    sys.stdout.buffer.flush()
+    out.flush()
 
 
-async def _follow(path: Path, running: Callable[[], bool], tail: int | None, show: Callable[[Line], None]) -> None:
-    async for line in follow(path, running, tail):
-        show(line)
-        sys.stdout.buffer.flush()
+async def _runs(session: Session, id: str) -> bool:
+    """Whether more is to come. A runtime that is away for a moment has not ended its containers."""
+    try:
+        found = (await session.cri.ListContainers(filter=api.ContainerFilter(id=id), timeout=CALL_SECONDS)).containers
+    except CriError as error:
+        if error.code == "UNAVAILABLE":
+            return True
+        raise
+    return any(each.state in (api.CONTAINER_RUNNING, api.CONTAINER_CREATED) for each in found)
 
 
-def _printer(timestamps: bool, since: int) -> Callable[[Line], None]:
-    out, err = sys.stdout.buffer, sys.stderr.buffer
+def printer(timestamps: bool, since: int) -> Callable[[Line], None]:
+    """Writes both streams to stdout, as kubectl does; the parts of a long line get one time."""
+    out = sys.stdout.buffer
+    open_streams: set[bytes] = set()
 
     def show(line: Line) -> None:
-        if since and parse_time(line.time.decode("ascii", "replace")) < since:
+        if since and nanoseconds(line.time.decode("ascii", "replace")) < since:
             return
-        stream = err if line.stream == b"stderr" else out
-        stream.write(line.time + b" " + line.content if timestamps else line.content)
+        if timestamps and line.stream not in open_streams:
+            out.write(line.time + b" ")
+        if line.content.endswith(b"\n"):
+            open_streams.discard(line.stream)
+        else:
+            open_streams.add(line.stream)
+        out.write(line.content)
 
     return show

@@ -1,4 +1,4 @@
-"""nodectl's entry: finds the verb, imports that one alone, and turns what goes wrong into one clear line.
+"""nodectl's entry: finds the verb, imports that one alone, and gives the shell its completions.
 
 Exit status: 0 done, 1 it failed, 2 wrong usage; `exec` gives the command's own.
 """
@@ -8,57 +8,70 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
-
-from nodeagent.api.client import AgentRefused, AgentUnreachable
-from nodeagent.ctl.output import FORMATS
+from typing import Any
 
 VERBS = {
     "pods": "pods of this node: state, restarts, addresses, and why one waits",
     "ps": "containers",
     "logs": "a container's log; -f follows it",
     "exec": "run a command in a container; -it for a terminal",
-    "inspect": "all that is known of a pod, container or image",
+    "inspect": "all that is known of a pod, container or image, as JSON",
     "events": "what happened to pods; -f follows",
-    "stats": "CPU, memory and processes of containers",
-    "top": "stats, again and again",
+    "stats": "CPU, memory and processes of pods and containers; -w goes on",
+    "top": "the same as stats -w",
+    "stop": "stop pods or containers",
+    "rm": "remove pods or containers",
     "images": "images of this node",
     "pull": "pull an image",
     "rmi": "remove images",
-    "info": "the agent and the runtime: versions, sockets, health",
     "doctor": "what this host can and cannot do, and what to do about it",
     "fsck": "compare the ledger with the kernel: is anything left behind?",
     "completion": 'shell completion: eval "$(nodectl completion bash)"',
+    "version": "versions of nodectl, runtime and agent",
 }
 
-
-class Fault(Exception):
-    """Something the operator asked for cannot be done; the message says what, why, and what to do."""
+STATE = "/run/nodeagent"
+FORMATS = ("table", "wide", "json")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log would mix with ours; read when it is imported
     if argv is None and "_ARGCOMPLETE" in os.environ:
-        return _complete()
-    verb = next((word for word in words if word in VERBS), None)
-    parser = build_parser(verb)
+        _complete()
+    words, command = _split(list(sys.argv[1:] if argv is None else argv))
+    parser = build_parser(words)
     given = parser.parse_args(words)
     if given.verb is None:
-        parser.print_help()
+        parser.print_help(sys.stderr)
         return 2
-    return _run(_module(given.verb), given)
+    given.command = command
+    from nodeagent.ctl.session import run  # gRPC, which help and completion need not wait for
+
+    return run(_module(given.verb).run, given)
 
 
-def build_parser(verb: str | None) -> argparse.ArgumentParser:
-    """All verbs by name, and one of them with its arguments."""
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Ours, and the command behind "--"."""
+    if "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
+
+
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """All verbs by name, and those among `words` with their arguments."""
     parser = argparse.ArgumentParser(prog="nodectl", description="See and use the pods of this node.")
+    _common(parser, os.environ.get("NODEAGENT_STATE", STATE))
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    for name, words in VERBS.items():
-        each = verbs.add_parser(name, help=words, description=words)
-        if name == verb:
-            _common(each)
+    for name, summary in VERBS.items():
+        each = verbs.add_parser(name, help=summary, description=summary)
+        if name in words:
+            _common(each, None)
             _module(name).arguments(each)
     return parser
 
@@ -67,48 +80,40 @@ def _module(verb: str) -> ModuleType:
     return importlib.import_module(f"nodeagent.ctl.{verb}_verb")
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    state = os.environ.get("NODEAGENT_STATE", "/run/nodeagent")
-    parser.add_argument("--state", default=state, help="where the sockets are (default: %(default)s; $NODEAGENT_STATE)")
-    parser.add_argument("--cri", default="", help="socket of the runtime (default: STATE/cri.sock)")
-    parser.add_argument("--agent", default="", help="socket of the agent (default: STATE/agent.sock)")
-    parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="table for people, json for scripts")
+def _common(parser: argparse.ArgumentParser, state: str | None) -> None:
+    """Before the verb (with a `state` directory for the defaults) and, said again, behind it."""
+
+    def default(value: Any) -> Any:
+        return argparse.SUPPRESS if state is None else value
+
+    parser.add_argument(
+        "--cri",
+        metavar="SOCKET",
+        default=default(f"unix://{state}/cri.sock"),
+        help=f"of the container runtime (default: unix://{STATE}/cri.sock; $NODEAGENT_STATE moves it)",
+    )
+    parser.add_argument(
+        "--agent",
+        metavar="SOCKET",
+        type=Path,
+        default=default(Path(f"{state}/agent.sock")),
+        help=f"of the node agent (default: {STATE}/agent.sock)",
+    )
+    parser.add_argument(
+        "-o", "--output", choices=FORMATS, default=default("table"), help="tables for people, json for scripts"
+    )
 
 
-def _run(module: ModuleType, given: argparse.Namespace) -> int:
-    from cri.client import CriError
-
-    try:
-        return int(module.run(given))
-    except (Fault, AgentRefused, AgentUnreachable) as error:
-        return _failed(str(error))
-    except CriError as error:
-        if error.code == "UNAVAILABLE":
-            return _failed(
-                f"no container runtime answers ({error.details}); is it running? see: nodeagent up, or --cri"
-            )
-        return _failed(error.details or f"{error.method}: {error.code}")
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough; nothing more may be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        return _failed(str(error))
-
-
-def _failed(words: str) -> int:
-    print(f"nodectl: {words}", file=sys.stderr)
-    return 1
-
-
-def _complete() -> int:
+def _complete() -> None:
+    """Answers the shell and ends the process."""
     import argcomplete
 
-    verb = next((word for word in os.environ.get("COMP_LINE", "").split()[1:] if word in VERBS), None)
-    argcomplete.autocomplete(build_parser(verb))
-    return 0
+    line = os.environ.get("COMP_LINE", "")
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quotation that is still open
+        words = line.split()
+    argcomplete.autocomplete(build_parser(words))
 
 
 if __name__ == "__main__":

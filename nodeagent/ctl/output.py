@@ -1,78 +1,95 @@
-"""What nodectl shows: tables for people, documents for scripts.
+"""Documents shown as a table for people or as JSON for scripts.
 
-On a terminal rich lays a table out and folds long cells; into a pipe go plain columns, as wide as they need be.
+A verb makes documents, once; columns say how a person sees them, and `-o json` shows them as they are. On a terminal
+rich lays the table out and colours it; into a pipe go plain columns, as wide as they need be, nothing cut off.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
 
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-FORMATS = ("table", "wide", "json")
+Document = dict[str, Any]
 
-SECOND = 10**9
-_STEPS = ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-
-
-def emit_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+TABLE, WIDE, JSON = "table", "wide", "json"
 
 
-def plain(message: Message) -> dict[str, Any]:
-    """A message as JSON has it; numbers of 64 bits are text there (protobuf's JSON mapping)."""
-    document: dict[str, Any] = MessageToDict(message)
-    return document
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`key` of the document, or a function of it; `style` picks a colour (rich's words) from the shown text."""
+
+    header: str
+    value: str | Callable[[Document], Any]
+    wide: bool = False
+    right: bool = False
+    style: Callable[[str], str] | None = None
+
+    def text(self, document: Document) -> str:
+        value = document.get(self.value) if isinstance(self.value, str) else self.value(document)
+        return "-" if value is None or value == "" else str(value)
 
 
-def parse_time(text: str) -> int:
-    """ns since the epoch of an RFC 3339 time, to the microsecond; 0 for none. Raises ValueError."""
-    if not text:
-        return 0
-    moment = datetime.fromisoformat(text)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * SECOND + moment.microsecond * 1000
+class Output:
+    """`format` is one of FORMATS."""
+
+    def __init__(self, format: str = TABLE, stream: TextIO | None = None) -> None:
+        self.format = format
+        self._stream = stream or sys.stdout
+        self.console = Console(file=self._stream, highlight=False, soft_wrap=False)
+
+    def items(self, kind: str, columns: Sequence[Column], documents: Sequence[Document], **more: Any) -> None:
+        """A list; `more` goes into the JSON document beside kind and items."""
+        if self.format == JSON:
+            return self.json({"kind": kind, "items": list(documents), **more})
+        shown = [column for column in columns if self.format == WIDE or not column.wide]
+        if self.console.is_terminal:
+            self.console.print(table(shown, documents))
+        else:
+            self.line(*plain(shown, documents))
+
+    def json(self, value: Any) -> None:
+        self.line(json.dumps(value, indent=2, ensure_ascii=False))
+
+    def line(self, *lines: str) -> None:
+        for each in lines:
+            print(each, file=self._stream, flush=True)
 
 
-def age(since: int) -> str:
-    """Time passed since then (ns), in its two leading units: "3d4h", "5m10s", "12d"; "-" for no time at all."""
-    if since <= 0:
-        return "-"
-    seconds = max((time.time_ns() - since) // SECOND, 0)
-    for index, (length, unit) in enumerate(_STEPS):
-        count, rest = divmod(seconds, length)
-        if not count:
-            continue
-        if count >= 10 or index + 1 == len(_STEPS):
-            return f"{count}{unit}"
-        smaller, name = _STEPS[index + 1]
-        return f"{count}{unit}{rest // smaller}{name}" if rest // smaller else f"{count}{unit}"
-    return "0s"
+def table(columns: Sequence[Column], documents: Iterable[Document]) -> Table:
+    """For a terminal: long cells fold inside their column."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column.header, justify="right" if column.right else "left", overflow="fold")
+    for document in documents:
+        cells = []
+        for column in columns:
+            text = column.text(document)
+            cells.append(Text(text, style=column.style(text) if column.style else ""))
+        drawn.add_row(*cells)
+    return drawn
 
 
-def size(count: int) -> str:
-    """Bytes in powers of 1024: "512 B", "1.5 MiB"."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1000:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+def plain(columns: Sequence[Column], documents: Iterable[Document]) -> list[str]:
+    """For a pipe: one line for each document, cells at least two spaces apart."""
+    rows = [[column.header for column in columns]]
+    rows += [[_flat(column.text(document)) for column in columns] for document in documents]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
+    aligned = (
+        [
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        for row in rows
+    )
+    return ["  ".join(row).rstrip() for row in aligned]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns under their heads, as text without a last newline."""
-    cells = [list(head), *([" ".join(str(cell).split()) or "-" for cell in row] for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(head))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def is_terminal() -> bool:
-    return sys.stdout.isatty()
+def _flat(text: str) -> str:
+    return " ".join(text.split())

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from cri.client import CriError
-from cri.proto import api_pb2
-from nodeagent.ctl.connect import QUICK, connect
-from nodeagent.ctl.output import emit_json
+from cri.proto import api_pb2 as api
+from nodeagent.ctl.completers import completed, images
+from nodeagent.ctl.session import CALL_SECONDS, Session, explain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="name or id")
+    completed(parser.add_argument("images", nargs="+", metavar="IMAGE", help="name or id"), images)
 
 
-def run(given: argparse.Namespace) -> int:
+async def run(session: Session, given: argparse.Namespace) -> int:
+    """One that cannot be removed keeps none of the others."""
     removed, failed = [], False
-    with connect(given) as cri:
-        for name in given.images:
-            spec = api_pb2.ImageSpec(image=name)
-            try:
-                found = cri.ImageStatus(image=spec, timeout=QUICK).image
-                if not found.id:
-                    print(f"nodectl: no image {name!r} on this node; see: nodectl images", file=sys.stderr)
-                    failed = True
-                    continue
-                cri.RemoveImage(image=api_pb2.ImageSpec(image=found.id))
-                removed.append({"id": found.id, "repo_tags": list(found.repo_tags)})
-            except CriError as error:
-                print(f"nodectl: {name}: {error.details}", file=sys.stderr)
+    for name in given.images:
+        try:
+            found = (await session.cri.ImageStatus(image=api.ImageSpec(image=name), timeout=CALL_SECONDS)).image
+            if not found.id:
+                session.note(f"nodectl: no image {name!r} on this node; see: nodectl images")
                 failed = True
-    if given.output == "json":
-        emit_json({"removed": removed})
+                continue
+            await session.cri.RemoveImage(image=api.ImageSpec(image=found.id))
+        except CriError as error:
+            session.note(f"nodectl: {name}: {explain(error, session.address)}")
+            failed = True
+        else:
+            removed.append({"id": found.id, "tags": list(found.repo_tags)})
+    if session.output.format == "json":
+        session.output.json({"removed": removed})
     else:
-        for each in removed:
-            print(f"removed {each['id']} {', '.join(each['repo_tags'])}")
+        session.output.line(*(f"removed {each['id']} {', '.join(each['tags'])}".rstrip() for each in removed))
     return 1 if failed else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,7 +52,7 @@ def read_lines(file: BinaryIO) -> Iterator[Line]:
             yield line
 
 
-async def follow(path: Path, running: Callable[[], bool], tail: int | None = None) -> AsyncIterator[Line]:
+async def follow(path: Path, running: Callable[[], Awaitable[bool]], tail: int | None = None) -> AsyncIterator[Line]:
     """Lines as they come, over rotations, until the container has ended and all was read. Raises OSError."""
     with Inotify() as inotify:
         inotify.add_watch(path.parent, _MASK)
@@ -72,8 +72,8 @@ async def follow(path: Path, running: Callable[[], bool], tail: int | None = Non
                     file = successor
                 elif not alive:
                     return
-                elif not await _something(inotify):
-                    alive = await asyncio.to_thread(running)
+                elif not await _something(inotify, path.name):
+                    alive = await running()
         finally:
             file.close()
 
@@ -94,10 +94,13 @@ def _successor(path: Path, file: BinaryIO) -> BinaryIO | None:
     return fresh
 
 
-async def _something(inotify: Inotify) -> bool:
-    """Whether anything happened in the directory within LOOK seconds. A lost event costs one such pause, no line."""
+async def _something(inotify: Inotify, name: str) -> bool:
+    """Whether the log was touched within LOOK seconds. A lost event costs one such pause, no line."""
     try:
-        await asyncio.wait_for(inotify.get(), LOOK)
+        async with asyncio.timeout(LOOK):
+            # Logs of other containers may be in the same directory.
+            while (event := await inotify.get()).name is not None and str(event.name) != name:
+                pass
     except TimeoutError:
         return False
     return True
