@@ -8,9 +8,10 @@ It measures and asserts nothing, so that no test run depends on how busy a machi
 round, so that what else the machine does hits both. Started by hand or by `make bench`, as root.
 
     __main__.py     the command line, and the order of things
-    runtimes.py     a runtime under measurement; crid.py and containerd.py start one of their own
+    runtimes.py     a runtime under measurement
+    started.py      one that is started here: crid.py, containerd.py
     pods.py         the requests
-    scenarios.py    what is done and timed
+    scenarios.py    what is done and timed; full_node.py with many pods
     machine.py      CPU time, memory and process trees, from /proc
     report.py       percentiles and the Markdown table
     payload.py      the images

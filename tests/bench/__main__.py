@@ -15,11 +15,12 @@ from cri.client import CriError
 from cri.proto import api_pb2 as api
 from tests.bench.containerd import Containerd
 from tests.bench.crid import Crid
+from tests.bench.full_node import Full
 from tests.bench.payload import SMALL, STORAGE, push_large, push_small
 from tests.bench.pods import DEADLINE
 from tests.bench.report import table
 from tests.bench.runtimes import External, Runtime
-from tests.bench.scenarios import Samples, Scenario, all_scenarios
+from tests.bench.scenarios import Cpu, Cycle, Exec, Pull, Samples, Scenario, Throughput
 from tests.support.peers import PeerUnavailable
 from tests.support.registry import Registry
 
@@ -53,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_text(json.dumps(results))
     return 0
+
+
+def all_scenarios(pods: int) -> list[Scenario]:
+    """In the order of the table; `pods` are those of the full node."""
+    return [Cycle(), Exec(), Throughput(), Cpu(), Full(pods), Pull()]
 
 
 def _run(scenario: Scenario, samples: dict[Runtime, Samples], rounds: int | None) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import tempfile
-import time
 from pathlib import Path
 
 from tests.bench.payload import PAUSE
-from tests.bench.runtimes import Daemon, Runtime, free_subnet, own_cgroup, remove_cgroups, remove_link
+from tests.bench.started import Started, free_subnet, own_cgroup
 from tests.support import peers
 
 CNI_BIN = "/usr/lib/cni"
@@ -48,78 +45,47 @@ capabilities = ["pull", "resolve"]
 """
 
 
-class Containerd(Runtime):
+class Containerd(Started):
     """Raises PeerUnavailable when it cannot be built here, FileNotFoundError without the CNI plugins."""
 
     name = "containerd"
 
     def __init__(self, registry: str) -> None:
-        super().__init__(registry)
         self._binaries = {tool: peers.tool(tool) for tool in ("containerd", "containerd-shim-runc-v2", "runc")}
         if not Path(CNI_BIN, "bridge").exists():
             raise FileNotFoundError(f"{CNI_BIN}/bridge (apt-get install containernetworking-plugins)")
-        self._home = Path(tempfile.mkdtemp(prefix="na-b", dir="/tmp"))
-        self._bridge = f"nac{self.mark[:8]}"
-        self._daemon: Daemon | None = None
-        self.address = f"unix://{self._home}/containerd.sock"
+        super().__init__(registry, "nac")
+        self.address = f"unix://{self.home}/containerd.sock"
         self.cgroup_parent = f"{own_cgroup()}/bench{self.mark}"
 
-    def start(self) -> None:
-        if not (self._home / "config.toml").exists():
-            self._configure()
-        command = [str(self._binaries["containerd"]), "--config", str(self._home / "config.toml")]
-        folders = [str(self._binaries["runc"].parent), os.environ["PATH"]]
-        self._daemon = Daemon(command, self._home / "containerd.log", {**os.environ, "PATH": os.pathsep.join(folders)})
-
-    def _configure(self) -> None:
-        certs, networks = self._home / "certs.d" / self.registry, self._home / "net.d"
+    def configure(self) -> None:
+        certs, networks = self.home / "certs.d" / self.registry, self.home / "net.d"
         for folder in (certs, networks):
             folder.mkdir(parents=True)
         (certs / "hosts.toml").write_text(HOSTS.format(registry=self.registry))
         (networks / "10-bench.conflist").write_text(json.dumps(self._conflist()))
-        values = {"home": self._home, "cni_bin": CNI_BIN, "runc": self._binaries["runc"], "pause": self.image(PAUSE)}
-        (self._home / "config.toml").write_text(CONFIG.format(**values))
+        values = {"home": self.home, "cni_bin": CNI_BIN, "runc": self._binaries["runc"], "pause": self.image(PAUSE)}
+        (self.home / "config.toml").write_text(CONFIG.format(**values))
+
+    def command(self) -> list[str]:
+        return [str(self._binaries["containerd"]), "--config", str(self.home / "config.toml")]
+
+    def environment(self) -> dict[str, str]:
+        folders = [str(self._binaries["runc"].parent), os.environ["PATH"]]
+        return {**os.environ, "PATH": os.pathsep.join(folders)}
 
     def _conflist(self) -> dict[str, object]:
         bridge = {
             "type": "bridge",
-            "bridge": self._bridge,
+            "bridge": self.bridge,
             "isGateway": True,
             "ipMasq": shutil.which("iptables") is not None,
             "ipam": {
                 "type": "host-local",
-                "dataDir": f"{self._home}/ipam",
+                "dataDir": f"{self.home}/ipam",
                 "ranges": [[{"subnet": str(free_subnet())}]],
                 "routes": [{"dst": "0.0.0.0/0"}],
             },
         }
         portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-        return {"cniVersion": "1.0.0", "name": self._bridge, "plugins": [bridge, portmap]}
-
-    def restart(self) -> float:
-        assert self._daemon is not None
-        self._daemon.stop()
-        begun = time.monotonic()
-        self.start()
-        return begun
-
-    def ended(self) -> bool:
-        return self._daemon is not None and self._daemon.ended()
-
-    def last_words(self) -> str:
-        return self._daemon.last_words() if self._daemon else ""
-
-    def __exit__(self, *_: object) -> None:
-        super().__exit__()
-        if self._daemon is not None:
-            self._daemon.stop()
-        self._unmount()
-        remove_link(self._bridge)
-        remove_cgroups(self.cgroup_parent)
-        shutil.rmtree(self._home, ignore_errors=True)
-
-    def _unmount(self) -> None:
-        """Mounts that an interrupted run leaves below our directory, the last first."""
-        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-        for mount in reversed([mount for mount in mounts if mount.startswith(f"{self._home}/")]):
-            subprocess.run(["umount", "-l", mount], check=False, timeout=20)
+        return {"cniVersion": "1.0.0", "name": self.bridge, "plugins": [bridge, portmap]}

@@ -19,6 +19,24 @@ _TICK = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 
 
+def unified_hierarchy() -> Path | None:
+    """Where cgroup v2 is mounted, on v2 hosts and on hybrid ones."""
+    for line in (_PROC / "self" / "mountinfo").read_text().splitlines():
+        mount, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            return Path(mount.split()[4])
+    return None
+
+
+def cgroup_cpu_seconds(cgroup: Path) -> float:
+    """CPU seconds of all that runs or ever ran in a v2 cgroup and below; 0 for one that is not there."""
+    try:
+        fields = (cgroup / "cpu.stat").read_text().split()
+    except FileNotFoundError:
+        return 0.0
+    return int(fields[fields.index("usage_usec") + 1]) / 1e6
+
+
 def daemon_pid(path: str) -> int:
     """The process that listens on the unix socket. Raises OSError."""
     with socket.socket(socket.AF_UNIX) as connection:
@@ -28,7 +46,7 @@ def daemon_pid(path: str) -> int:
 
 
 def busy_seconds() -> float:
-    """CPU seconds that all processors have worked since boot, less those of this process."""
+    """CPU seconds that all processors have worked since boot, less those of this process; also the kernel's own."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(
         int, (_PROC / "stat").read_text().splitlines()[0].split()[1:9]
     )
@@ -36,7 +54,7 @@ def busy_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / _TICK - own.ru_utime - own.ru_stime
 
 
-def background_load(seconds: float = 3.0) -> float:
+def background_load(seconds: float = 1.0) -> float:
     """CPU seconds per second that the machine spends while nothing is asked of the runtimes."""
     before, started = busy_seconds(), time.monotonic()
     time.sleep(seconds)

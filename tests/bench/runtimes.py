@@ -1,15 +1,10 @@
 """A runtime under measurement: a socket, its processes, and a way to start it anew.
 
-`External` is one that runs already. crid.py and containerd.py start one in temporary directories, beside whatever else
-runs on the machine, and take everything away with it.
+`External` is one that runs already; started.py, crid.py and containerd.py start one.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import os
-import secrets
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -21,7 +16,6 @@ from tests.bench import machine
 from tests.bench.pods import Pods, is_up, marker
 
 START_TIMEOUT = 60.0  # seconds until a started daemon has to answer
-STOP_TIMEOUT = 20.0  # seconds for it to end by SIGTERM
 
 
 class Runtime(ABC):
@@ -62,6 +56,10 @@ class Runtime(ABC):
     @abstractmethod
     def start(self) -> None:
         """Brings the daemon up; it may take a while to answer."""
+
+    def cpu_seconds(self) -> float | None:
+        """CPU seconds of all processes of the runtime so far; None where it does not run in a cgroup of ours."""
+        return None
 
     @abstractmethod
     def restart(self) -> float:
@@ -116,68 +114,3 @@ class External(Runtime):
         begun = time.monotonic()
         subprocess.run(self._restart_command, shell=True, check=True, timeout=START_TIMEOUT)
         return begun
-
-
-class Daemon:
-    """A child process with a log file; killed when it does not end by itself."""
-
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str] | None = None) -> None:
-        self.log = log
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
-            )
-
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(STOP_TIMEOUT)
-
-    def last_words(self) -> str:
-        return "; its last words:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-
-
-def free_subnet() -> ipaddress.IPv4Network:
-    """A /16 of the private range that no interface of this machine is in."""
-    shown = subprocess.run(["ip", "-j", "-4", "address"], capture_output=True, check=True, timeout=20).stdout
-    used = [
-        ipaddress.ip_network(f"{address['local']}/{address['prefixlen']}", strict=False)
-        for link in json.loads(shown)
-        for address in link.get("addr_info", [])
-    ]
-    while True:
-        subnet = ipaddress.IPv4Network(f"10.{128 + secrets.randbelow(127)}.0.0/16")
-        if not any(subnet.overlaps(other) for other in used):
-            return subnet
-
-
-def remove_link(name: str) -> None:
-    """The bridge that a network leaves behind; none is none."""
-    subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False, timeout=20)
-
-
-def own_cgroup() -> str:
-    """Where this process may make cgroups: on v2 the root, on v1 hosts its own place in the memory hierarchy."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            return path.rstrip("/")
-    return ""
-
-
-def remove_cgroups(path: str) -> None:
-    """The empty cgroups below `path`, in every hierarchy, and `path` itself."""
-    for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()]:
-        top = hierarchy / path.lstrip("/")
-        if path.strip("/") and top.is_dir():
-            for directory, _, _ in os.walk(top, topdown=False):
-                try:
-                    Path(directory).rmdir()
-                except OSError as error:
-                    print(f"bench: cgroup {directory} stays: {error}")

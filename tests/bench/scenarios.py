@@ -12,13 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from cri.client import CriClientSync, CriError
 from cri.proto import api_pb2 as api
 from tests.bench import machine
 from tests.bench.payload import LARGE, SMALL
-from tests.bench.pods import DEADLINE, Pod, Pods
+from tests.bench.pods import DEADLINE, Pod
 from tests.bench.report import Row
-from tests.bench.runtimes import START_TIMEOUT, Runtime
+from tests.bench.runtimes import Runtime
 
 SETTLE = 0.15  # seconds for a container's shell to have set its trap
 
@@ -116,86 +115,39 @@ class Throughput(Scenario):
 
 
 class Cpu(Scenario):
-    """What all processors work for one pod from start to removal, beyond what the machine does anyway."""
+    """What one pod costs the processors, from start to removal.
+
+    The machine's figure has the kernel's own threads in it, and is only worth something while nothing else runs;
+    that of the runtime's processes, containers included, holds on a busy machine too.
+    """
 
     name = "cpu"
-    rounds, warm_up = 5, 1
-    rows = (Row("cpu", "machine CPU per pod, start to removal", "ms"),)
+    rounds, warm_up = 9, 1
+    rows = (
+        Row("cpu", "machine CPU per pod, start to removal", "ms"),
+        Row("runtime_cpu", "- of it, processes of the runtime", "ms"),
+    )
     pods = 15
 
     def round(self, runtime: Runtime, samples: Samples) -> None:
         load = machine.background_load() / 2
-        spent, elapsed = self._cycles(runtime.pods(SMALL))
+        spent, own, elapsed = self._cycles(runtime)
         load += machine.background_load() / 2
         samples.record("cpu", (spent - load * elapsed) / self.pods)
+        if own is not None:
+            samples.record("runtime_cpu", own / self.pods)
 
-    def _cycles(self, pods: Pods) -> tuple[float, float]:
-        """CPU seconds of the machine, and the time that it took."""
-        before, started = machine.busy_seconds(), time.monotonic()
-        for _ in range(self.pods):
-            pod = pods.start()
-            time.sleep(SETTLE)
-            pods.end(pod)
-        return machine.busy_seconds() - before, time.monotonic() - started
-
-
-class Full(Scenario):
-    """A node with many idle pods: memory, lists, statistics, and a restart of the daemon."""
-
-    name = "full"
-    calls = 40
-
-    def __init__(self, pods: int) -> None:
-        self._pods = pods
-        self.rows = (
-            Row("pss_pod", f"PSS per idle pod, without the daemon ({pods} pods)", "MB"),
-            Row("pss_daemon", f"PSS of the daemon at {pods} pods", "MB"),
-            Row("idle_cpu", f"CPU of the runtime with {pods} idle pods, per second", "ms"),
-            Row("list_containers", f"ListContainers at {pods} pods", "ms"),
-            Row("list_sandboxes", f"ListPodSandbox at {pods} pods", "ms"),
-            Row("list_stats", f"ListContainerStats at {pods} pods", "ms"),
-            Row("restart", f"daemon restart until ListContainers is right, {pods} pods", "s"),
-        )
-
-    def round(self, runtime: Runtime, samples: Samples) -> None:
+    def _cycles(self, runtime: Runtime) -> tuple[float, float | None, float]:
+        """CPU seconds of the machine, those of the runtime, and the time that it took."""
         pods = runtime.pods(SMALL)
-        empty = machine.proportional_set_size(_beside_daemon(runtime))
-        try:
-            with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda _: pods.start(), range(self._pods)))
-            time.sleep(3.0)
-            self._weigh(runtime, samples, empty)
-            self._list(runtime.client, samples)
-            self._restart(runtime, samples)
-        finally:
-            runtime.pods(SMALL).remove_all()
-
-    def _weigh(self, runtime: Runtime, samples: Samples, empty: int) -> None:
-        beside = _beside_daemon(runtime)
-        samples.record("pss_pod", (machine.proportional_set_size(beside) - empty) / self._pods)
-        samples.record("pss_daemon", machine.proportional_set_size([runtime.daemon_pid()]))
-        everything = {*beside, runtime.daemon_pid()}
-        before = machine.cpu_seconds(everything)
-        time.sleep(5.0)
-        samples.record("idle_cpu", (machine.cpu_seconds(everything) - before) / 5.0)
-
-    def _list(self, client: CriClientSync, samples: Samples) -> None:
-        for row, call in (
-            ("list_containers", client.ListContainers),
-            ("list_sandboxes", client.ListPodSandbox),
-            ("list_stats", client.ListContainerStats),
-        ):
-            call(timeout=DEADLINE)
-            for _ in range(self.calls):
-                samples.record(row, _seconds(lambda call=call: call(timeout=DEADLINE)))  # type: ignore[misc]
-
-    def _restart(self, runtime: Runtime, samples: Samples) -> None:
-        if runtime.can_restart:
-            runtime.disconnect()
-            started = runtime.restart()
-            _until_running(runtime, self._pods)
-            samples.record("restart", time.monotonic() - started)
-            runtime.connect()
+        own = runtime.cpu_seconds()
+        before, started = machine.busy_seconds(), time.monotonic()
+        running = [pods.start() for _ in range(self.pods)]
+        time.sleep(SETTLE)
+        for pod in running:
+            pods.end(pod)
+        spent, elapsed = machine.busy_seconds() - before, time.monotonic() - started
+        return spent, None if own is None else (runtime.cpu_seconds() or own) - own, elapsed
 
 
 class Pull(Scenario):
@@ -209,35 +161,13 @@ class Pull(Scenario):
         image = api.ImageSpec(image=runtime.image(LARGE))
         runtime.client.RemoveImage(image=image, timeout=DEADLINE)
         pull = api.PullImageRequest(image=image)
-        samples.record("pull", _seconds(lambda: runtime.client.PullImage(pull, timeout=DEADLINE)))
+        samples.record("pull", seconds_of(lambda: runtime.client.PullImage(pull, timeout=DEADLINE)))
 
     def finish(self, runtime: Runtime) -> None:
         runtime.client.RemoveImage(image=api.ImageSpec(image=runtime.image(LARGE)), timeout=DEADLINE)
 
 
-def all_scenarios(pods: int) -> list[Scenario]:
-    return [Cycle(), Exec(), Throughput(), Cpu(), Full(pods), Pull()]
-
-
-def _beside_daemon(runtime: Runtime) -> set[int]:
-    daemon = runtime.daemon_pid()
-    return machine.runtime_processes(daemon, runtime.mark) - {daemon}
-
-
-def _seconds(call: Callable[[], object]) -> float:
+def seconds_of(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
-
-
-def _until_running(runtime: Runtime, expected: int) -> None:
-    """Asks with a new connection each time: an old one would wait before it tries again. Raises TimeoutError."""
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        with CriClientSync(runtime.address) as client:
-            try:
-                if Pods(client, "", "", runtime.mark).running() == expected:
-                    return
-            except CriError:
-                time.sleep(0.005)
-    raise TimeoutError(f"{runtime.name} does not list its {expected} containers after a restart{runtime.last_words()}")
