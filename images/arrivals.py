@@ -11,7 +11,7 @@ from images.blobs import Growth
 from images.content import ContentStore
 from images.digest import Digest
 from images.documents import Descriptor
-from images.errors import ImageError, disk_full_explained
+from images.errors import DiskFull, ImageError, disk_full_explained
 from images.flights import Flights
 from images.limits import Limits
 from images.source import Source
@@ -62,6 +62,8 @@ class Arrivals:
                 with disk_full_explained(f"downloading {descriptor.digest}"):
                     await self._receive(descriptor, source, growth, count)
         except BaseException as error:
+            if isinstance(error, DiskFull):  # nothing that could be resumed is worth the space now
+                await self._workers.run(partial(self._content.discard, descriptor.digest))
             growth.fail(error if isinstance(error, Exception) else ImageError("the download was given up"))
             raise
         finally:
@@ -72,10 +74,11 @@ class Arrivals:
         with ingest:
             await self._workers.run(ingest.resume)
             count(ingest.offset)
-            async with aclosing(source.parts(descriptor, ingest.offset)) as parts:
-                async for part in parts:
-                    await self._workers.run(partial(ingest.write, part))
-                    count(len(part))
+            if ingest.offset < descriptor.size:
+                async with aclosing(source.parts(descriptor, ingest.offset)) as parts:
+                    async for part in parts:
+                        await self._workers.run(partial(ingest.write, part))
+                        count(len(part))
             await self._workers.run(ingest.commit)
 
     async def close(self) -> None:

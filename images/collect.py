@@ -41,7 +41,7 @@ class Collector:
         """Remove all that is unused; returns when the space is free. Raises OSError."""
         used = self._used()
         # No await from here to the end of the renames: a pull may take a lease at any other moment.
-        blobs = [digest for digest in self._content.sizes if digest not in used and digest not in self._leases]
+        blobs = [digest for digest in list(self._content.sizes) if digest not in used and digest not in self._leases]
         layers = [chain_id for chain_id in self._layers.usage if chain_id not in used and chain_id not in self._leases]
         thrown = [self._content.throw(digest, self._trash) for digest in blobs]
         gone = [(chain_id, self._layers.throw(chain_id)) for chain_id in layers]

@@ -20,7 +20,7 @@ from images.documents import Descriptor
 from images.errors import DigestMismatch, ImageNotFound
 from images.trash import Trash
 from runtime.linux.failpoints import failpoint
-from runtime.linux.files import read_limited
+from runtime.linux.files import boot_id, read_limited
 from runtime.linux.ledger import Effect, Ledger
 
 KIND = "ingest"
@@ -36,7 +36,7 @@ class ContentStore:
         self._blobs = root / "blobs"
         self._ingest = root / "ingest"
         self._ledger = ledger
-        #: Bytes of each blob.
+        #: Bytes of each blob. Threads add to it: take a list of it before looking at all.
         self.sizes: dict[Digest, int] = {}
         for directory in (self._ingest, *(self._blobs / algorithm for algorithm in HEX_LENGTH)):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,11 +46,8 @@ class ContentStore:
         return self._blobs / digest.algorithm / digest.hex
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Whether the blob is here with the size that the descriptor says."""
-        try:
-            return self.path(descriptor.digest).stat().st_size == descriptor.size
-        except FileNotFoundError:
-            return False
+        """Whether the blob is here with the size that the descriptor says; answered from memory."""
+        return self.sizes.get(descriptor.digest) == descriptor.size
 
     def read(self, digest: Digest, limit: int) -> bytes:
         """A small blob whole; raises ImageNotFound, and OSError (EFBIG) beyond `limit` bytes."""
@@ -105,14 +102,16 @@ class ContentStore:
     def expire(self) -> None:
         """Remove ingest files that are too old, or not in the ledger, and entries without a file. Blocks.
 
-        Only for a moment in which nothing arrives.
+        Those of an earlier boot go too: their last bytes may never have reached the disk. Only for a moment in which
+        nothing arrives.
         """
-        known = {effect.key for effect in self._ledger.entries(KIND)}
+        entries = self._ledger.entries(KIND)
+        known = {effect.key for effect in entries if effect.boot_id == boot_id()}
         oldest = time.time() - KEEP_SECONDS
         for file in list(self._ingest.iterdir()):
             if file.name not in known or file.stat().st_mtime < oldest:
                 file.unlink()
-        gone = known - {file.name for file in self._ingest.iterdir()}
+        gone = {effect.key for effect in entries} - {file.name for file in self._ingest.iterdir()}
         self._ledger.strike(*((KIND, key) for key in gone))
 
     @staticmethod
@@ -142,11 +141,17 @@ class Ingest:
         os.close(self._fd)
 
     def resume(self) -> None:
-        """Take what an earlier attempt left as the beginning; it is hashed anew, so what it is does not matter."""
-        while data := os.pread(self._fd, READ, self.offset):
-            self._account(data)
-        if self.offset > self._descriptor.size:
+        """Take what an earlier attempt left as the beginning; it is hashed anew, and dropped if it cannot be one."""
+        at = 0
+        while data := os.pread(self._fd, READ, at):
+            self._hasher.update(data)
+            at += len(data)
+        size, digest = self._descriptor.size, self._descriptor.digest
+        if at > size or (at == size and not digest.matches(self._hasher)):
             self.restart()
+        else:
+            self.offset = at
+            self._growth.advance(at)  # not before: what readers have seen cannot be taken back
 
     def restart(self) -> None:
         """Begin at the first byte."""
@@ -163,7 +168,9 @@ class Ingest:
             written = os.pwrite(self._fd, view, at)
             view, at = view[written:], at + written
         failpoint("images.ingest.after_write")
-        self._account(data)
+        self._hasher.update(data)
+        self.offset += len(data)
+        self._growth.advance(self.offset)
 
     def commit(self) -> None:
         """Verify, make durable, and give the blob its name; raises DigestMismatch, and the file is gone then."""
@@ -177,11 +184,6 @@ class Ingest:
         failpoint("images.ingest.before_rename")
         self._growth.finish(self._store.path(self._descriptor.digest))
         self._store.adopted(self._descriptor)
-
-    def _account(self, data: bytes) -> None:
-        self._hasher.update(data)
-        self.offset += len(data)
-        self._growth.advance(self.offset)
 
     def _mismatch(self, got: str) -> DigestMismatch:
         self._store.discard(self._descriptor.digest)

@@ -89,7 +89,7 @@ class Intake:
     async def _config(self, source: Source, descriptor: Descriptor) -> bytes:
         """A config, small enough for memory: parse_manifest() has seen to that."""
         if self._content.has(descriptor):
-            return self._content.read(descriptor.digest, self._limits.config)
+            return await self._workers.run(partial(self._content.read, descriptor.digest, self._limits.config))
         body = bytearray()
         async with aclosing(source.parts(descriptor, 0)) as parts:
             async for part in parts:

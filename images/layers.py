@@ -120,7 +120,8 @@ class Layers:
         directory.mkdir(mode=0o700)
 
     def _undo(self, directory: Path, effect: Effect) -> None:
-        self._trash.delete(self._trash.throw(directory))
+        for place in (directory, self._finished / directory.name):
+            self._trash.delete(self._trash.throw(place))
         self._ledger.strike(effect)
 
     async def _extract(self, unpack: LayerUnpack, blob: Descriptor, source: Source, count: Count) -> None:

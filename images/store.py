@@ -39,6 +39,26 @@ from runtime.linux.records import Records
 
 DIRECTORIES = (Path("/etc/nodeagent/certs.d"), Path("/etc/containerd/certs.d"))
 THREADS = 16
+#: Where tests kill the daemon (runtime.linux.failpoints), in the order in which a pull and a removal come by.
+FAILPOINTS = (
+    "images.pull.after_manifest",
+    "images.ingest.after_record",
+    "images.ingest.after_write",
+    "images.ingest.before_rename",
+    "images.ingest.after_rename",
+    "images.pull.after_config",
+    "images.layer.after_record",
+    "images.layer.before_sync",
+    "images.layer.before_rename",
+    "images.layer.after_rename",
+    "images.pull.after_layers",
+    "images.image.added",
+    "images.snapshot.after_record",
+    "images.snapshot.made",
+    "images.trash.thrown",
+    "images.image.removed",
+    "images.collect.thrown",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +216,7 @@ class ImageStore:
 
     def usage(self) -> Usage:
         """What images take: their blobs and unpacked layers, without the containers' own layers."""
-        sizes, layers = self._content.sizes.values(), self._layers.usage.values()
+        sizes, layers = list(self._content.sizes.values()), self._layers.usage.values()
         total = sum(sizes) + sum(size for size, _ in layers)
         return Usage(str(self._root), total, len(sizes) + sum(inodes for _, inodes in layers))
 
