@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.errors import ShimLost, from_doc
-from runtime.linux.channel import Channel, Message, ProtocolError
+from runtime.linux.channel import Channel
+from runtime.linux.messages import Message, ProtocolError
 
 BATCH = 64  # messages read before other tasks get their turn
 SEND_SECONDS = 5.0

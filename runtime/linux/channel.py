@@ -1,46 +1,45 @@
 """Messages with file descriptors between our own processes, over AF_UNIX SOCK_SEQPACKET (unix(7)).
 
-One message is one packet: a JSON object, and up to FDS_MAX fds beside it. A packet has a ceiling (the socket's send
-buffer), so a document above INLINE_MAX travels in a sealed memfd, which is then the first fd of the packet.
-Every packet carries "v", the protocol's version: a version only ever gains keys, and a reader ignores keys that it
-does not know, so a shim of last month's release can be spoken to.
+One message (`messages`) is one packet, with up to FDS_MAX fds beside it. A packet has a ceiling, the socket's send
+buffer, so what is above INLINE_MAX travels in a sealed memfd, which is then the first fd of the packet "@<size>".
 
     crid -- Channel --> zygote       one socket pair
     crid -- Channel --> shim         the socket pair of its birth, or its shim.sock after a restart of crid
 
 The far side is a process of ours but may be broken: sizes are checked before anything is read.
+
+_socket is what `socket` wraps: without the wrapper's enums a message touches half as many pages, and a shim's memory is
+the pages that it touches.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import socket
+import socket as wrapped
 import struct
+from _socket import (
+    AF_UNIX,
+    CMSG_SPACE,
+    MSG_CMSG_CLOEXEC,
+    MSG_CTRUNC,
+    MSG_NOSIGNAL,
+    MSG_TRUNC,
+    SCM_RIGHTS,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+    socket,
+    socketpair,
+)
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-VERSION: Final = 1
+from runtime.linux.messages import Message, ProtocolError, decode, encode, read_sealed, sealed
+
 INLINE_MAX: Final = 64 * 1024
-MESSAGE_MAX: Final = 16 * 1024 * 1024
 FDS_MAX: Final = 8
 CONNECT_SECONDS: Final = 2.0
-_INT = struct.Struct("i")
-_ANCILLARY: Final = socket.CMSG_SPACE(_INT.size * (FDS_MAX + 1))
-_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-
-
-class ProtocolError(Exception):
-    """The far side sent something that is no message of this protocol."""
-
-
-class Message(NamedTuple):
-    """A received message; its fds are close-on-exec and belong to the receiver."""
-
-    doc: dict[str, Any]
-    fds: list[int]
+_ANCILLARY: Final = CMSG_SPACE(4 * (FDS_MAX + 1))
 
 
 class Channel:
@@ -48,19 +47,24 @@ class Channel:
 
     __slots__ = ("_socket",)
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket) -> None:
         self._socket = sock
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
         """Two connected ends, for a process that is about to be forked and its parent."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
         return cls(ours), cls(theirs)
+
+    @classmethod
+    def adopt(cls, fd: int) -> Channel:
+        """The end that an inherited or received fd is; it is owned from now on."""
+        return cls(socket(AF_UNIX, SOCK_SEQPACKET, 0, fd))
 
     @classmethod
     def connect(cls, path: str) -> Channel:
         """Connect to a listening SEQPACKET socket; raises OSError when nobody listens."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock = socket(AF_UNIX, SOCK_SEQPACKET)
         try:
             sock.settimeout(CONNECT_SECONDS)  # a listener whose backlog is full is a hung one
             with _short_name(path) as name:
@@ -74,17 +78,12 @@ class Channel:
         """The socket's fd, for poll loops."""
         return self._socket.fileno()
 
-    @classmethod
-    def adopt(cls, fd: int) -> Channel:
-        """The end that an inherited or received fd is; it is owned from now on."""
-        return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd))
-
     def move_to(self, fd: int) -> None:
         """Make `fd` this end's number (close-on-exec); whatever was open there is closed."""
         if self.fileno() != fd:
             os.dup2(self.fileno(), fd, inheritable=False)
             self._socket.close()
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd)
+            self._socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
 
     def setblocking(self, blocking: bool) -> None:
         """Choose whether send and recv wait or raise BlockingIOError."""
@@ -94,17 +93,51 @@ class Channel:
         """Close the socket; a second call does nothing."""
         self._socket.close()
 
-    def send(self, doc: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    def send(self, doc: dict[str, Any], fds: Sequence[int] = (), blob: bytes = b"") -> None:
         """Send one message; the fds stay the caller's. Raises BlockingIOError when it does not fit now, OSError."""
-        payload = encode(doc)
+        self.send_payload(encode(doc, blob), fds)
+
+    def send_payload(self, payload: bytes, fds: Sequence[int] = ()) -> None:
+        """Send what encode() made, or what recv_payload() returned elsewhere."""
         if len(payload) <= INLINE_MAX:
             self._send_packet(payload, fds)
             return
-        memfd = _sealed(payload)
+        memfd = sealed(payload)
         try:
-            self._send_packet(json.dumps({"v": VERSION, "memfd": len(payload)}).encode(), (memfd, *fds))
+            self._send_packet(b"@%d" % len(payload), (memfd, *fds))
         finally:
             os.close(memfd)
+
+    def _send_packet(self, payload: bytes, fds: Sequence[int]) -> None:
+        ancillary = [(SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+        self._socket.sendmsg([payload], ancillary, MSG_NOSIGNAL)
+
+    def recv(self) -> Message | None:
+        """The next message, or None when the far side is gone. Raises BlockingIOError, OSError, ProtocolError."""
+        received = self.recv_payload()
+        if received is None:
+            return None
+        payload, fds = received
+        head, _, blob = payload.partition(b"\n")
+        try:
+            return Message(decode(head), fds, blob)
+        except ProtocolError:
+            _close_all(fds)
+            raise
+
+    def recv_payload(self) -> tuple[bytes, list[int]] | None:
+        """The next message unparsed, for a process that only passes it on; else as recv()."""
+        payload, ancillary, flags, _ = self._socket.recvmsg(INLINE_MAX, _ANCILLARY, MSG_CMSG_CLOEXEC)
+        fds = _received_fds(ancillary) if ancillary else []
+        if not payload and not fds:
+            return None
+        try:
+            if flags & (MSG_TRUNC | MSG_CTRUNC):
+                raise ProtocolError(f"a packet of more than {INLINE_MAX} bytes or {FDS_MAX + 1} fds")
+            return (read_sealed(fds, payload) if payload[:1] == b"@" else payload), fds
+        except BaseException:
+            _close_all(fds)
+            raise
 
     def recv_within(self, seconds: float) -> Message | None:
         """recv() that waits at most `seconds`; raises TimeoutError. Afterwards the socket blocks."""
@@ -114,32 +147,10 @@ class Channel:
         finally:
             self._socket.settimeout(None)
 
-    def _send_packet(self, payload: bytes, fds: Sequence[int]) -> None:
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
-        self._socket.sendmsg([payload], ancillary, socket.MSG_NOSIGNAL)
 
-    def recv(self) -> Message | None:
-        """The next message, or None when the far side is gone. Raises BlockingIOError, OSError, ProtocolError."""
-        payload, ancillary, flags, _ = self._socket.recvmsg(INLINE_MAX, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-        fds = _received_fds(ancillary)
-        if not payload and not fds:
-            return None
-        try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise ProtocolError(f"a packet of more than {INLINE_MAX} bytes or {FDS_MAX + 1} fds")
-            doc = decode(payload)
-            if "memfd" in doc:
-                doc = decode(_read_sealed(fds, doc["memfd"]))
-        except BaseException:
-            for fd in fds:
-                os.close(fd)
-            raise
-        return Message(doc, fds)
-
-
-def listen(path: str, backlog: int = 16) -> socket.socket:
-    """A non-blocking listening SEQPACKET socket at a new path, which only its owner can connect to (mode 0600)."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def listen(path: str, backlog: int = 16) -> int:
+    """The fd of a non-blocking listening socket at a new path, which only its owner can connect to (mode 0600)."""
+    sock = socket(AF_UNIX, SOCK_SEQPACKET)
     try:
         sock.setblocking(False)
         before = os.umask(0o177)
@@ -152,7 +163,17 @@ def listen(path: str, backlog: int = 16) -> socket.socket:
     except BaseException:
         sock.close()
         raise
-    return sock
+    return sock.detach()
+
+
+def accept(listener: int) -> Channel:
+    """The next connection to a listen()ing fd, which stays the caller's; raises OSError."""
+    sock = wrapped.socket(AF_UNIX, SOCK_SEQPACKET, 0, listener)
+    try:
+        accepted, _ = sock.accept()
+    finally:
+        sock.detach()
+    return Channel.adopt(accepted.detach())
 
 
 @contextlib.contextmanager
@@ -166,56 +187,14 @@ def _short_name(path: str) -> Iterator[str]:
         os.close(fd)
 
 
-def encode(doc: dict[str, Any]) -> bytes:
-    """One message as bytes; raises ProtocolError when it is larger than MESSAGE_MAX."""
-    payload = json.dumps({"v": VERSION, **doc}, separators=(",", ":")).encode()
-    if len(payload) > MESSAGE_MAX:
-        raise ProtocolError(f"a message of {len(payload)} bytes; the limit is {MESSAGE_MAX}")
-    return payload
-
-
-def decode(payload: bytes) -> dict[str, Any]:
-    """The inverse of encode(); raises ProtocolError for anything that is not a versioned JSON object."""
-    try:
-        doc = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"not JSON: {error}") from error
-    if not isinstance(doc, dict) or not isinstance(doc.get("v"), int):
-        raise ProtocolError("not an object with a version")
-    return doc
-
-
 def _received_fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     fds: list[int] = []
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds += [fd for (fd,) in _INT.iter_unpack(data[: len(data) - len(data) % _INT.size])]
+        if level == SOL_SOCKET and kind == SCM_RIGHTS:
+            fds += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
     return fds
 
 
-def _sealed(payload: bytes) -> int:
-    fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        view = memoryview(payload)
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _read_sealed(fds: list[int], size: Any) -> bytes:
-    """The document in the first fd, which is taken from `fds`; sealed, so its size can not change while it is read."""
-    if not fds or not isinstance(size, int) or not 0 < size <= MESSAGE_MAX:
-        raise ProtocolError(f"a document of {size} bytes in {len(fds)} fds")
-    fd = fds.pop(0)
-    try:
-        if os.fstat(fd).st_size != size or fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
-            raise ProtocolError("a document that is not sealed or not of the size it was announced with")
-        return os.pread(fd, size, 0)
-    except OSError as error:
-        raise ProtocolError(f"a document that cannot be read: {error}") from error
-    finally:
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
         os.close(fd)

@@ -7,14 +7,14 @@ asks what has happened, because everything that must not be lost is on disk befo
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from runtime.errors import InvalidSpec, to_doc
-from runtime.linux.channel import Channel, ProtocolError, listen
+from runtime.linux.channel import Channel, accept, listen
 from runtime.linux.fds import Fd
+from runtime.linux.messages import ProtocolError
 from runtime.shim.loop import WRITE, Loop
 
 QUEUE_MAX: Final = 1024
@@ -125,19 +125,17 @@ class Service:
         self.loop = loop
         self._handlers = handlers
         self._connections: list[Connection] = []
-        self._listener: socket.socket | None = None
+        self._listener = -1
         self._on_lost = on_lost
 
     def listen(self, path: str) -> None:
         """Accept connections at a path from now on; raises OSError."""
         self._listener = listen(path)
-        self.loop.watch(self._listener.fileno(), self._accept)
+        self.loop.watch(self._listener, self._accept)
 
     def _accept(self) -> None:
-        assert self._listener is not None
         with contextlib.suppress(OSError):  # the other side may have gone meanwhile
-            accepted, _ = self._listener.accept()
-            self.adopt(Channel(accepted))
+            self.adopt(accept(self._listener))
 
     def adopt(self, channel: Channel) -> Connection:
         """Serve a connection that exists already."""

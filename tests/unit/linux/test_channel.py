@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.linux.channel import FDS_MAX, INLINE_MAX, MESSAGE_MAX, Channel, ProtocolError, listen
+from runtime.linux.channel import FDS_MAX, INLINE_MAX, Channel, accept, listen
+from runtime.linux.messages import MESSAGE_MAX, ProtocolError
 
 
 @pytest.fixture
@@ -25,6 +26,28 @@ def test_documents_of_any_size(pair: tuple[Channel, Channel], size: int) -> None
     pair[0].send({"text": "x" * size})
     message = pair[1].recv()
     assert message is not None and message.doc["text"] == "x" * size and message.fds == []
+
+
+@pytest.mark.parametrize("size", [1, INLINE_MAX, 1 << 20])
+def test_a_blob_is_not_parsed(pair: tuple[Channel, Channel], size: int) -> None:
+    blob = b"\n{not json" + b"x" * size
+    pair[0].send({"text": "line\nbreak"}, blob=blob)
+    message = pair[1].recv()
+    assert message is not None and message.doc["text"] == "line\nbreak" and message.blob == blob
+
+
+def test_messages_can_be_passed_on_unread(pair: tuple[Channel, Channel]) -> None:
+    near, far = Channel.pair()
+    pair[0].send({"a": 1}, [0], blob=b"blob")
+    received = pair[1].recv_payload()
+    assert received is not None
+    near.send_payload(*received)
+    message = far.recv()
+    assert message is not None and (message.doc["a"], message.blob, len(message.fds)) == (1, b"blob", 1)
+    for fd in (*received[1], *message.fds):
+        os.close(fd)
+    near.close()
+    far.close()
 
 
 def test_too_large(pair: tuple[Channel, Channel]) -> None:
@@ -60,11 +83,11 @@ def test_waiting_with_a_deadline(pair: tuple[Channel, Channel]) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [b"not json", b"[]", b"{}", b'{"v":"1"}', b"[" * 60000, b'{"v":1,"memfd":5}', b'{"v":1,"memfd":-1}', b"\xff"],
+    [b"not json", b"[]", b"{}", b'{"v":"1"}', b"[" * 60000, b"@5", b"@-1", b"@", b'{"v":1} ', b"\xff"],
 )
 def test_nonsense(payload: bytes) -> None:
     raw, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel = Channel(theirs)
+    channel = Channel.adopt(theirs.detach())
     raw.send(payload)
     with pytest.raises(ProtocolError):
         channel.recv()
@@ -74,11 +97,11 @@ def test_nonsense(payload: bytes) -> None:
 
 def test_a_document_that_could_change_while_it_is_read() -> None:
     raw, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel = Channel(theirs)
+    channel = Channel.adopt(theirs.detach())
     fd = os.memfd_create("unsealed")
     os.write(fd, b'{"v":1}')
     before = len(os.listdir("/proc/self/fd"))
-    socket.send_fds(raw, [b'{"v":1,"memfd":7}'], [fd])
+    socket.send_fds(raw, [b"@7"], [fd])
     with pytest.raises(ProtocolError, match="sealed"):
         channel.recv()
     assert len(os.listdir("/proc/self/fd")) == before
@@ -89,7 +112,7 @@ def test_a_document_that_could_change_while_it_is_read() -> None:
 
 def test_too_many_fds_are_refused_and_none_stays_open() -> None:
     raw, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel = Channel(theirs)
+    channel = Channel.adopt(theirs.detach())
     before = len(os.listdir("/proc/self/fd"))
     socket.send_fds(raw, [b'{"v":1}'], [0] * (FDS_MAX + 10))
     with pytest.raises(ProtocolError):
@@ -107,12 +130,12 @@ def test_a_listening_socket_is_for_its_owner_and_of_any_depth(tmp_path: Path) ->
     listener = listen(path)
     assert os.stat(path).st_mode & 0o777 == 0o600
     client = Channel.connect(path)
-    accepted, _ = listener.accept()
-    server = Channel(accepted)
+    server = accept(listener)
     client.send({"hello": 1})
     message = server.recv()
     assert message is not None and message.doc["hello"] == 1
-    for end in (client, server, listener):
-        end.close()
+    client.close()
+    server.close()
+    os.close(listener)
     with pytest.raises(ConnectionRefusedError):
         Channel.connect(path)
