@@ -71,13 +71,11 @@ class NetworkConf:
         return tuple(dict.fromkeys(types))
 
 
-def parse_network(doc: Any, *, source: str = "", dropins: tuple[PluginConf, ...] = ()) -> NetworkConf:
+def parse_network(doc: dict[str, Any], *, source: str = "", dropins: tuple[PluginConf, ...] = ()) -> NetworkConf:
     """A network from the JSON of a conflist, or of a single plugin's configuration (SPEC.md before 1.0).
 
     `dropins` are appended to its plugins unless it says loadOnlyInlinedPlugins. Raises InvalidConfig.
     """
-    if not isinstance(doc, dict):
-        raise InvalidConfig("a network configuration must be a JSON object")
     name = check_network_name(doc.get("name"))
     if "plugins" not in doc and "type" in doc:
         single = PluginConf.from_json(doc)
@@ -126,9 +124,10 @@ def load_network(path: Path) -> NetworkConf:
     Raises InvalidConfig with the file and the place in it, or OSError.
     """
     doc = _load_json(path)
-    name = doc.get("name") if isinstance(doc, dict) else None
     try:
-        directory = path.parent / check_network_name(name)
+        if not isinstance(doc, dict):
+            raise InvalidConfig("a network configuration must be a JSON object")
+        directory = path.parent / check_network_name(doc.get("name"))
         return parse_network(doc, source=str(path), dropins=_load_dropins(directory))
     except InvalidConfig as error:
         raise InvalidConfig(f"{path}: {error.message}", error.details) from error

@@ -36,6 +36,21 @@ def fresh_host() -> Iterator[None]:
         os.close(own)
 
 
+def inside(path: str, work: Callable[[], T]) -> T:
+    """Call something in the namespace at `path`, in a thread of its own."""
+
+    def enter_and_work() -> T:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(fd, CLONE_NEWNET)
+        finally:
+            os.close(fd)
+        return work()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(enter_and_work).result()
+
+
 class Netns:
     """A network namespace that lives as long as its process; close() ends it."""
 
@@ -56,17 +71,7 @@ class Netns:
 
     def do(self, work: Callable[[], T]) -> T:
         """Call something inside; an exception comes out as it was raised."""
-
-        def inside() -> T:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                setns(fd, CLONE_NEWNET)
-            finally:
-                os.close(fd)
-            return work()
-
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(inside).result()
+        return inside(self.path, work)
 
     def run(self, *argv: str) -> str:
         """Run a command inside and return what it printed."""
