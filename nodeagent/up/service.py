@@ -1,0 +1,143 @@
+"""One daemon under the supervisor: started, ready by its own word (sd_notify), started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nodeagent.up.family import die_with_parent
+from runtime.linux.notify import VARIABLE
+
+PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before a daemon that died is started again; the first again once it has lived STEADY seconds."""
+STEADY = 60.0
+STOP_PATIENCE = 30.0
+TAIL = 4096
+
+
+class StartFailed(Exception):
+    """A daemon ended, or said nothing, before it was ready; the message ends with its last words."""
+
+
+class Service:
+    """`log` takes its stderr. `told` gets a line when it dies and when it is back."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, told: Callable[[str], None]) -> None:
+        self.name = name
+        self.command = list(command)
+        self.log = log
+        self.restarts = 0
+        self._told = told
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._stopping = False
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    async def start(self, patience: float = 60.0) -> None:
+        """Returns when it is ready, and keeps it running from then on. Raises StartFailed."""
+        self._spawn()
+        ready, ended = (asyncio.create_task(event.wait()) for event in (self._ready, self._ended))
+        await asyncio.wait({ready, ended}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ready, ended):
+            task.cancel()
+        if not self._ready.is_set():
+            how = "ended" if self._ended.is_set() else f"was not ready within {patience:.0f} s"
+            await self.stop()
+            raise StartFailed(f"{self.name} {how}; its last words, from {self.log}:\n{self.last_words()}")
+        self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.name}")
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL for one that does not heed it."""
+        self._stopping = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        if self._process is None or self._ended.is_set():
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self._process.send_signal(number)
+            try:
+                async with asyncio.timeout(STOP_PATIENCE):
+                    await self._ended.wait()
+                return
+            except TimeoutError:
+                self._told(f"{self.name} does not heed {number.name}")
+
+    def last_words(self) -> str:
+        try:
+            text = self.log.read_bytes()[-TAIL:].decode(errors="replace")
+        except FileNotFoundError:
+            return "(nothing)"
+        return "\n".join(text.splitlines()[-12:])
+
+    async def _keep(self) -> None:
+        tries = 0
+        while True:
+            began = time.monotonic()
+            await self._ended.wait()
+            assert self._process is not None
+            tries = 0 if time.monotonic() - began > STEADY else tries
+            pause = PAUSES[min(tries, len(PAUSES) - 1)]
+            self._told(f"{self.name} ended with {_outcome(self._process.returncode)}; pods go on; again in {pause:g} s")
+            await asyncio.sleep(pause)
+            tries += 1
+            self.restarts += 1
+            self._spawn()
+            await self._ready.wait()
+            self._told(f"{self.name} is back")
+
+    def _spawn(self) -> None:
+        self._ready.clear()
+        self._ended.clear()
+        address = f"@nodeagent-{os.getpid()}-{self.name}-{os.urandom(4).hex()}"
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        channel.bind("\0" + address[1:])
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                env=os.environ | {VARIABLE: address},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # A Ctrl-C in the terminal is the supervisor's to handle; its death ends the daemons, and no pod.
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        self._watch(channel, os.pidfd_open(self._process.pid))
+
+    def _watch(self, channel: socket.socket, pidfd: int) -> None:
+        loop = asyncio.get_running_loop()
+        process, ended, ready = self._process, self._ended, self._ready
+        assert process is not None
+
+        def heard() -> None:
+            if b"READY=1" in channel.recv(4096).split(b"\n"):
+                ready.set()
+
+        def died() -> None:
+            loop.remove_reader(channel)
+            loop.remove_reader(pidfd)
+            channel.close()
+            os.close(pidfd)
+            process.wait()
+            ended.set()
+
+        loop.add_reader(channel, heard)
+        loop.add_reader(pidfd, died)
+
+
+def _outcome(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"status {code}"
