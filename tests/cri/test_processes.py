@@ -114,7 +114,8 @@ async def test_image_volumes(crid: Crid, busybox: str, registry: Registry) -> No
         {"container_path": "/s", "image": {"image": pushed.ref}, "image_sub_path": "data", "readonly": True},
     ]
     lines = await output(crid, busybox, "cat /v/data/a; echo; ls /s; touch /s/x || echo ro", mounts=mounts)
-    assert (lines[0], lines[1:3], lines[-1]) == ("from an image", ["a", "b"], "ro")
+    assert lines[0] == "from an image"
+    assert {"a", "b", "ro"} <= set(lines)
 
 
 async def test_devices(crid: Crid, busybox: str) -> None:
