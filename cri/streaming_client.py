@@ -14,7 +14,6 @@ import asyncio
 import json
 import os
 import ssl
-import stat
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -103,10 +102,11 @@ async def _send_sizes(socket: _ClientSocket, sizes: AsyncIterator[tuple[int, int
 
 
 async def _read(descriptor: int) -> bytes:
-    """Waits in the event loop and not in the read, so that it can be cancelled; files, which never wait, are read."""
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        readable = asyncio.Event()
-        loop = asyncio.get_running_loop()
+    """Waits in the event loop and not in the read, so that it can be cancelled; what never waits is just read."""
+    readable = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    # Regular files and devices such as /dev/null are always ready, which epoll_ctl(2) says with EPERM.
+    with suppress(PermissionError):
         loop.add_reader(descriptor, readable.set)
         try:
             await readable.wait()
