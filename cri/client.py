@@ -34,7 +34,8 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE),
     # A restarted daemon is back within a second; gRPC's own backoff grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # By this name gRPC means the least time that an attempt to connect may take; a busy daemon needs more than 50 ms.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Channels to one address share their connection by default, and then also its broken state.
     ("grpc.use_local_subchannel_pool", 1),
