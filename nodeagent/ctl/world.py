@@ -40,13 +40,15 @@ class Pod:
         return min((each.created_at for each in self.sandboxes), default=0)
 
     def latest(self) -> dict[str, api.Container]:
-        """The newest container of each name, the order of the manifest first and then of creation."""
+        """The newest container of each name, the order of the manifest first and then of first creation."""
         newest: dict[str, api.Container] = {}
+        first: dict[str, int] = {}
         for container in self.containers:
             newest.setdefault(container.metadata.name, container)
+            first[container.metadata.name] = container.created_at
         order = {name: index for index, name in enumerate(self._declared())}
-        ranked = sorted(newest.values(), key=lambda each: (order.get(each.metadata.name, len(order)), each.created_at))
-        return {each.metadata.name: each for each in ranked}
+        ranked = sorted(newest, key=lambda name: (order.get(name, len(order)), first[name]))
+        return {name: newest[name] for name in ranked}
 
     def _declared(self) -> list[str]:
         spec = (self.document or {}).get("spec", {})
