@@ -14,9 +14,15 @@ from cni.rtnl.socket import Netlink
 from runtime.linux.namespaces import set_sysctls
 from runtime.linux.syscalls import CLONE_NEWNET, setns
 
-#: For every interface of a pod: its neighbours do not tell it where the world is (CVE-2020-10749). A runtime that
-#: makes network namespaces sets this in them, before there is an interface to inherit it.
-POD_SYSCTLS: Final = {"net.ipv6.conf.default.accept_ra": "0"}
+_NO_ADVERTISEMENTS: Final = {"net.ipv6.conf.default.accept_ra": "0"}
+
+
+def pod_sysctls() -> dict[str, str]:
+    """What a runtime sets in a network namespace that it makes, before there is an interface to inherit it.
+
+    A pod's neighbours do not tell it where the world is (CVE-2020-10749). Empty on a kernel without IPv6.
+    """
+    return dict(_NO_ADVERTISEMENTS) if os.path.exists("/proc/sys/net/ipv6") else {}
 
 
 def open_pod_netlink(path: str) -> Netlink:
@@ -30,8 +36,7 @@ def open_pod_netlink(path: str) -> Netlink:
         refuse_own(path)
         setns(target, CLONE_NEWNET)
         try:
-            if os.path.exists("/proc/sys/net/ipv6"):
-                set_sysctls(POD_SYSCTLS.items())
+            set_sysctls(pod_sysctls().items())
             return Netlink.open()
         finally:
             setns(own, CLONE_NEWNET)
