@@ -18,6 +18,7 @@ import secrets
 import time
 from typing import Any
 
+from cni.podnetns import pod_sysctls
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
 from cri.server.errors import AlreadyExists, InvalidRequest, Unavailable, WrongState, words_of
@@ -163,7 +164,7 @@ def sandbox_spec(daemon: Daemon, sandbox: Sandbox) -> SandboxSpec:
         net=_namespace("network", options.network, {api.POD: "pod", api.NODE: "node"}),
         ipc=_namespace("ipc", options.ipc, {api.POD: "pod", api.NODE: "node"}),
         pid=_namespace("pid", options.pid, {api.POD: "pod", api.CONTAINER: "container", api.NODE: "node"}),
-        sysctls=checked_sysctls(linux.sysctls, options),
+        sysctls=(pod_sysctls() if options.network == api.POD else {}) | checked_sysctls(linux.sysctls, options),
         cgroup_parent=sandbox.cgroup,
         resources=oci_resources(linux.resources) if linux.HasField("resources") else {},
     )
