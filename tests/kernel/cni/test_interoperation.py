@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +254,24 @@ def test_version_and_no_command(ours: Path, netns: Callable[[], Netns]) -> None:
         [ours / "bridge"], capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 0 and "CNI plugin bridge" in done.stderr
+
+
+@needs_reference
+def test_both_give_addresses_of_one_directory_at_the_same_time(
+    mixed: Callable[..., Path], netns: Callable[[], Netns], tmp_path: Path
+) -> None:
+    pod = netns()
+    config = NET | {"type": "bridge", "ipam": ipam(tmp_path)}
+
+    def take(directory: Path, number: int) -> str:
+        status, result = run_plugin(
+            directory, "host-local", "ADD", config, pod, CNI_CONTAINERID=f"{directory.name}{number}"
+        )
+        assert status == 0, result
+        return str(result["ips"][0]["address"])
+
+    directories = (mixed(), mixed("host-local"))
+    with ThreadPoolExecutor(6) as threads:
+        jobs = [threads.submit(take, directories[number % 2], number) for number in range(24)]
+        given = [job.result() for job in jobs]
+    assert len(set(given)) == 24
