@@ -97,13 +97,10 @@ class MountRoot:
 
     @staticmethod
     def _mount_overlay(layers: OverlayRootfs, staging: str) -> int:
-        try:
-            fd = mounts.overlay(layers)
-        except OSError as error:
-            if not mounts.lacks_layer_append(error):
-                raise
+        if not mounts.appends_layers():
             mounts.overlay_at(layers, staging)
             return os.open(staging, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = mounts.overlay(layers)
         mountapi.move_mount_at(fd, staging)
         return fd
 
@@ -120,12 +117,9 @@ class MountOverlay:
 
     def execute(self, tree: Tree) -> None:
         layers = OverlayRootfs(tuple(value for key, value in self.options.data if key == "lowerdir+" and value))
-        try:
+        if mounts.appends_layers():
             attach(tree, mounts.overlay(layers, self.options.set_), self.target, directory=True)
             return
-        except OSError as error:
-            if not mounts.lacks_layer_append(error):
-                raise
         place = open_target(tree, self.target, directory=True)
         try:
             # The name of an fd: the host's procfs is still there, and the fd was resolved inside the root.

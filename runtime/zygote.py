@@ -19,6 +19,7 @@ import prctl
 from runtime.errors import to_doc
 from runtime.linux.cgroups import detect
 from runtime.linux.channel import Channel
+from runtime.linux.mounts import appends_layers
 from runtime.linux.syscalls import close_range
 from runtime.shim import main as shim
 from runtime.signals import start_from_defaults
@@ -35,6 +36,8 @@ def main(channel_fd: int) -> None:
     prctl.set_proctitle("zygote")
     prctl.set_dumpable(0)  # inherited until execve: no container looks into our copies through /proc
     detect()
+    with contextlib.suppress(OSError):  # a kernel without overlayfs says so where a root filesystem is mounted
+        appends_layers()
     gc.collect()
     gc.freeze()
     gc.disable()

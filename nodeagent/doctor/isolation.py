@@ -79,13 +79,10 @@ def overlay(directory: str) -> str:
 
 
 def _mount_overlay(rootfs: OverlayRootfs, target: str) -> str:
-    try:
-        mountapi.move_mount_at(mounts.overlay(rootfs), target)
-    except OSError as error:
-        if not mounts.lacks_layer_append(error):
-            raise
+    if not mounts.appends_layers():
         mounts.overlay_at(rootfs, target)
         return "works through mount(2), which takes some dozens of layers at most"
+    mountapi.move_mount_at(mounts.overlay(rootfs), target)
     return "works, with layers one by one (lowerdir+)"
 
 

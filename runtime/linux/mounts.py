@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def _explained(fs: int) -> Iterator[None]:
 
 
 def overlay(rootfs: OverlayRootfs, attributes: int = 0) -> int:
-    """A detached overlay mount; needs "lowerdir+" (Linux 6.8): see lacks_layer_append()."""
+    """A detached overlay mount; needs "lowerdir+" (Linux 6.8): see appends_layers()."""
     data: list[tuple[str, str | None]] = [("lowerdir+", path) for path in rootfs.lower]
     if rootfs.upper:
         data += [("upperdir", rootfs.upper), ("workdir", rootfs.work)]
@@ -165,9 +166,26 @@ def overlay(rootfs: OverlayRootfs, attributes: int = 0) -> int:
     return filesystem("overlay", "overlay", data, attributes)
 
 
-def lacks_layer_append(error: OSError) -> bool:
-    """Whether overlay() failed because this kernel does not know "lowerdir+"."""
-    return error.errno == errno.EINVAL and any("lowerdir+" in note for note in getattr(error, "__notes__", ()))
+@functools.cache
+def appends_layers() -> bool:
+    """Whether this kernel's overlayfs knows "lowerdir+", so that overlay() works; asked once, without a mount.
+
+    Before 6.5 overlayfs had no parameters of its own kind: the context takes any word and only the mount fails.
+    """
+    fs = api.fsopen("overlay")
+    try:
+        for key, value, taken in (("lowerdir+", "/", True), ("no-such-option", None, False)):
+            try:
+                api.fsconfig(fs, api.FSCONFIG_SET_FLAG if value is None else api.FSCONFIG_SET_STRING, key, value)
+            except OSError as error:
+                if taken or error.errno != errno.EINVAL:
+                    return False
+            else:
+                if not taken:
+                    return False
+        return True
+    finally:
+        os.close(fs)
 
 
 def overlay_at(rootfs: OverlayRootfs, target: str, attributes: int = 0) -> None:
