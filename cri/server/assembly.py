@@ -35,7 +35,7 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
         records = Records(database)
         parts.callback(records.close)
         store, events = Store(records), Events()
-        exits = Exits(store, events)
+        exits = Exits(store, events, ledger)
         runtime = Runtime(config.state, on_event=exits.on_event)
         exits.watch(runtime)
         await runtime.start()

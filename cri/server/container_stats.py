@@ -59,7 +59,7 @@ async def stats_of(daemon: Daemon, containers: Iterable[Container]) -> list[api.
 
 
 def cgroup_of(container: Container) -> Cgroup:
-    return Cgroup(f"{container.sandbox.cgroup}/{container.id}", container.sandbox.layout)
+    return Cgroup(container.cgroup, container.sandbox.layout)
 
 
 def read_cgroup(cgroup: Cgroup) -> Stats | None:

@@ -22,7 +22,6 @@ from cri.server.signals import stop_signal
 from cri.server.store import Container, Sandbox
 from images import Image
 from runtime.linux.failpoints import failpoint
-from runtime.linux.ledger import Effect
 
 log = logging.getLogger("crid")
 
@@ -62,7 +61,6 @@ async def _make(daemon: Daemon, sandbox: Sandbox, request: api.CreateContainerRe
     image = image_of(daemon, request.config)
     id = secrets.token_hex(32)
     snapshots: list[str] = []
-    daemon.ledger.record(Effect("cgroup", f"{sandbox.cgroup}/{id}", sandbox.id))
     try:
         settled = await settle(daemon, sandbox, id, request.config, image, snapshots)
         settled.spec.log_path = log_path(sandbox.config, request.config)
@@ -102,7 +100,6 @@ async def _take_back(daemon: Daemon, sandbox: Sandbox, id: str, snapshots: list[
     try:
         for key in snapshots:
             await asyncio.shield(daemon.images.release(key))
-        daemon.ledger.strike(("cgroup", f"{sandbox.cgroup}/{id}"))
     except Exception as error:
         log.exception("container %s is left half-made; the next start takes it back", id)
         reason.add_note(f"taking it back failed as well: {error}")

@@ -10,6 +10,7 @@ from cri.proto import api_pb2 as api
 from cri.server.events import Events
 from cri.server.store import Container, Sandbox, Store
 from runtime.client import Event, Exited, Runtime, ShimLostEvent
+from runtime.linux.ledger import Ledger
 
 log = logging.getLogger("crid")
 
@@ -20,8 +21,9 @@ LOST_EXIT_CODE = 255
 class Exits:
     """Turns the runtime's events into state, records and events of the interface."""
 
-    def __init__(self, store: Store, events: Events) -> None:
+    def __init__(self, store: Store, events: Events, ledger: Ledger) -> None:
         self._store = store
+        self._ledger = ledger
         self._events = events
         self._runtime: Runtime | None = None
         self._early: dict[str, Exited] = {}
@@ -61,6 +63,7 @@ class Exits:
         container.exit_code, container.finished_at = exit_code, finished_at
         container.reason, container.message = reason, message
         self._store.save_state(container)
+        self._ledger.strike(("cgroup", container.cgroup))  # the shim removes it before it tells of the exit
         if container.kill_timer is not None:
             container.kill_timer.cancel()
             container.kill_timer = None

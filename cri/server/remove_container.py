@@ -45,4 +45,3 @@ async def release(daemon: Daemon, container: Container) -> None:
     daemon.rates.forget(container.id)
     if daemon.images.get(container.image_id) is None:
         await daemon.images.gc()  # it was removed while this container still needed its layers
-    daemon.ledger.strike(("cgroup", f"{container.sandbox.cgroup}/{container.id}"))

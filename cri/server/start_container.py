@@ -12,6 +12,7 @@ from cri.server.errors import WrongState
 from cri.server.store import Container
 from runtime.client import ContainerError, ShimLost
 from runtime.linux.failpoints import failpoint
+from runtime.linux.ledger import Effect
 
 START_ERROR_EXIT_CODE = 128
 """Exit code of a container whose program could not be executed; the peers report the same."""
@@ -42,6 +43,7 @@ async def _start(daemon: Daemon, container: Container) -> None:
     try:
         if container.spec.log_path:
             await asyncio.to_thread(os.makedirs, os.path.dirname(container.spec.log_path), 0o755, exist_ok=True)
+        daemon.ledger.record(Effect("cgroup", container.cgroup, container.sandbox.id))
         failpoint("crid.start_container.before_start")
         started = await pod_of(container.sandbox).start_container(container.spec)
     except (ContainerError, OSError) as error:

@@ -169,6 +169,11 @@ class Container:
         return bool(self.started_at) and not self.finished_at
 
     @property
+    def cgroup(self) -> str:
+        """Its logical path; it is there from start to end."""
+        return f"{self.sandbox.cgroup}/{self.id}"
+
+    @property
     def name(self) -> str:
         """namespace/pod/container, as people know it."""
         return f"{self.sandbox.name}/{self.config.metadata.name}"

@@ -14,6 +14,7 @@ from cri.server.statuses import container_status, sandbox_status
 from cri.server.store import Container, Sandbox, Store, sandbox_key
 from runtime.client import Exited
 from runtime.linux.cgroups import Layout
+from runtime.linux.ledger import Ledger
 from runtime.linux.records import Records
 from runtime.spec import ContainerSpec
 
@@ -43,6 +44,13 @@ def container(of: Sandbox, id: str = "c" * 64, **fields: object) -> Container:
 @pytest.fixture
 def records(tmp_path: Path):
     opened = Records(tmp_path / "ledger.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path):
+    opened = Ledger(tmp_path / "ledger.db", "test")
     yield opened
     opened.close()
 
@@ -105,10 +113,10 @@ def test_prefixes(records: Records) -> None:
         store.sandboxes.get("ad")
 
 
-async def test_an_exit_that_overtakes_the_start(records: Records) -> None:
+async def test_an_exit_that_overtakes_the_start(records: Records, ledger: Ledger) -> None:
     store = Store(records)
     events = Events()
-    exits = Exits(store, events)
+    exits = Exits(store, events, ledger)
     pod = sandbox(ready_at=6)
     store.save_sandbox(pod)
     main = container(pod)
@@ -126,9 +134,9 @@ async def test_an_exit_that_overtakes_the_start(records: Records) -> None:
 @pytest.mark.parametrize(
     ("code", "oom", "reason"), [(0, False, "Completed"), (1, False, "Error"), (9, True, "OOMKilled")]
 )
-async def test_reasons(records: Records, code: int, oom: bool, reason: str) -> None:
+async def test_reasons(records: Records, ledger: Ledger, code: int, oom: bool, reason: str) -> None:
     store = Store(records)
-    exits = Exits(store, Events())
+    exits = Exits(store, Events(), ledger)
     pod = sandbox(ready_at=6)
     main = container(pod, started_at=8)
     store.add_container(main)
