@@ -8,7 +8,7 @@ from importlib import metadata
 from cri.client import CriError
 from nodeagent.api.client import AgentUnreachable
 from nodeagent.ctl.output import Column, Document
-from nodeagent.ctl.session import CALL_SECONDS, Session
+from nodeagent.ctl.session import CALL_SECONDS, Session, explain
 
 COLUMNS = [Column("WHAT", "what"), Column("VERSION", "version"), Column("SOCKET", "socket"), Column("STATE", "state")]
 
@@ -30,7 +30,7 @@ async def _runtime(session: Session) -> Document:
         version = await session.cri.Version(timeout=CALL_SECONDS)
         status = (await session.cri.Status(timeout=CALL_SECONDS)).status
     except CriError as error:
-        return row | {"state": f"does not answer: {error.details or error.code}"}
+        return row | {"state": f"does not answer: {explain(error, session.address)}"}
     states = (f"{each.type}: {'yes' if each.status else each.message or 'no'}" for each in status.conditions)
     shown = f"{version.runtime_name} {version.runtime_version} (CRI {version.runtime_api_version})"
     return row | {"version": shown, "state": ", ".join(states)}

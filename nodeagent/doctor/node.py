@@ -45,7 +45,8 @@ async def _runtime(places: Places) -> list[Finding]:
             status = await cri.Status(timeout=SECONDS)
         except CriError as error:
             follows, remedy = "no pod runs", "nodeagent up, or systemctl start crid"
-            return [judge("node", "runtime", False, f"{places.cri}: {error.details}", follows, remedy)]
+            words = "nobody answers" if error.code == "UNAVAILABLE" else error.details
+            return [judge("node", "runtime", False, f"{places.cri}: {words}", follows, remedy)]
     found = [Finding("node", "runtime", OK, f"{version.runtime_name} {version.runtime_version} on {places.cri}")]
     for condition in status.status.conditions:
         words = condition.message or ("ready" if condition.status else condition.reason)

@@ -17,7 +17,10 @@ from nodeagent.ctl.world import Pod, put_together
 
 NOW = 1_900_000_000 * amounts.SECOND
 COLUMNS = [Column("NAME", "name"), Column("SIZE", "size", right=True), Column("MORE", "more", wide=True)]
-DOCUMENTS = [{"name": "a" * 200, "size": 5, "more": "two\nlines"}, {"name": "b", "size": None, "more": ""}]
+DOCUMENTS: list[dict[str, Any]] = [
+    {"name": "a" * 200, "size": 5, "more": "two\nlines"},
+    {"name": "b", "size": None, "more": ""},
+]
 
 
 def shown(format: str) -> str:
