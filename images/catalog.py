@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -10,6 +11,8 @@ from images.errors import ImageError, InvalidReference
 from images.image import Image
 from images.reference import Reference
 from runtime.linux.records import Records
+
+log = logging.getLogger("images")
 
 KIND = "image"
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
@@ -31,7 +34,8 @@ class Catalog:
         for id, doc in self._records.all(KIND).items():
             try:
                 self._images[id] = Image.from_json(id, doc)
-            except (KeyError, TypeError, ValueError, ImageError):
+            except (KeyError, TypeError, ValueError, ImageError) as error:
+                log.warning("the record of image %s cannot be read (%r): pull it again", id, error)
                 self._records.delete(KIND, id)
 
     def all(self) -> list[Image]:

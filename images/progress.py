@@ -26,6 +26,7 @@ class Meter:
         self._report = report
         self._done = self._total = 0
         self._next = 0.0
+        self._begun = time.monotonic()
 
     def expect(self, size: int) -> None:
         """So many bytes are to come."""
@@ -38,3 +39,6 @@ class Meter:
         if self._report is not None and (now >= self._next or self._done == self._total):
             self._next = now + INTERVAL
             self._report(Progress(self._reference, self._done, self._total))
+
+    def __str__(self) -> str:
+        return f"{self._done / 1e6:.1f} MB of layers in {time.monotonic() - self._begun:.2f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Ledger
 from runtime.linux.mounts import OverlayRootfs
 from runtime.linux.records import Records
+
+log = logging.getLogger("images")
 
 DIRECTORIES = (Path("/etc/nodeagent/certs.d"), Path("/etc/containerd/certs.d"))
 THREADS = 16
@@ -113,7 +116,10 @@ class ImageStore:
         self._catalog.load()
         for image in self._catalog.all():
             if any(chain_id not in self._layers.usage for chain_id in image.layers):
-                self._catalog.remove(image.id)  # a power cut took a layer: the image has to be pulled again
+                log.warning(
+                    "image %s %s lost a layer, to a power cut perhaps: pull it again", image.id, image.repo_tags
+                )
+                self._catalog.remove(image.id)
         await self._collector.run()
 
     async def close(self) -> None:
@@ -157,7 +163,9 @@ class ImageStore:
         meter = Meter(str(reference), progress)
         with self._leases.lease() as lease:
             image, digest = await self._intake.take(source, platform, lease, meter)
-            return self._added(image.named(reference, digest))
+            added = self._added(image.named(reference, digest))
+        log.info("pulled %s: %s", reference, meter)
+        return added
 
     def _added(self, image: Image) -> Image:
         added = self._catalog.add(image)

@@ -94,7 +94,7 @@ class Http:
         origin = urlsplit(url)
         for _ in range(REDIRECTS + 1):
             with connection_errors(url):
-                response = await self._session.request(
+                sent = self._session.request(
                     method,
                     yarl.URL(url, encoded=True),
                     headers=headers if _same_server(origin.geturl(), url) else _harmless(headers),
@@ -104,6 +104,8 @@ class Http:
                     proxy=host.proxy or _proxy_for(url),
                     timeout=self._timeout(host),
                 )
+                async with asyncio.timeout(self._limits.document_seconds):  # silence_seconds is between two bytes
+                    response = await sent
             async with response:
                 if response.status not in REDIRECTED or "Location" not in response.headers:
                     yield response

@@ -95,7 +95,8 @@ class Extractor:
                     write_all(fd, piece)
             else:
                 self._sparse(fd, entry)
-            os.fchown(fd, entry.uid, entry.gid)
+            if entry.uid or entry.gid:  # it is root's already; directories get their group and setgid bit later
+                os.fchown(fd, entry.uid, entry.gid)
             os.fchmod(fd, entry.mode)
             if entry.xattrs:
                 set_xattrs(fd, entry.xattrs, self._limits)
