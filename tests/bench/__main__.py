@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.geteuid() != 0:
         print("bench: runtimes make namespaces, mounts and cgroups: run it as root", file=sys.stderr)
         return 1
+    # Ended from outside it must still take its daemons and networks away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     scenarios = [scenario for scenario in all_scenarios(options.pods) if scenario.name in options.only]
     with ExitStack() as stack:
         registry = stack.enter_context(Registry(STORAGE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from tests.bench.payload import PAUSE
@@ -57,6 +58,7 @@ class Containerd(Started):
         super().__init__(registry, "nac")
         self.address = f"unix://{self.home}/containerd.sock"
         self.cgroup_parent = f"{own_cgroup()}/bench{self.mark}"
+        self._nat_was_there = _nat_rules() is not None
 
     def configure(self) -> None:
         certs, networks = self.home / "certs.d" / self.registry, self.home / "net.d"
@@ -89,3 +91,19 @@ class Containerd(Started):
         }
         portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
         return {"cniVersion": "1.0.0", "name": self.bridge, "plugins": [bridge, portmap]}
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        if not self._nat_was_there and _nat_rules() == []:
+            subprocess.run(["nft", "delete", "table", "ip", "nat"], check=False, timeout=20)
+
+
+def _nat_rules() -> list[str] | None:
+    """The rules in iptables' table `nat`, which the CNI plugin's masquerading makes and leaves; None without it."""
+    listed = subprocess.run(
+        ["nft", "list", "table", "ip", "nat"], capture_output=True, text=True, check=False, timeout=20
+    )
+    if listed.returncode:
+        return None
+    structure = ("table ", "chain ", "type ", "}")
+    return [line for line in listed.stdout.splitlines() if line.strip() and not line.strip().startswith(structure)]
