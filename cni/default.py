@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cni import versions
+from cni.conf import NetworkConf, parse_network
 from cni.errors import InvalidConfig
 from cni.names import check_ifname
 
@@ -53,6 +55,15 @@ def default_conflist(
             {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}, **ours},
         ],
     }
+
+
+def parse_default(doc: Mapping[str, Any], leases: Path) -> NetworkConf:
+    """The default network, its leases kept in a directory of ours unless it says otherwise."""
+    plugins = [dict(plugin) for plugin in doc["plugins"]]
+    for plugin in plugins:
+        if (plugin.get("ipam") or {}).get("type") == "host-local":
+            plugin["ipam"] = {"dataDir": str(leases)} | plugin["ipam"]
+    return parse_network({**doc, "plugins": plugins}, source="built-in default")
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

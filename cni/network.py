@@ -18,15 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cni.attachment import Attachment
 from cni.builtin import BUILTIN
-from cni.conf import NetworkConf, parse_network
+from cni.conf import NetworkConf
 from cni.confdir import ConfDir, Problem
+from cni.default import parse_default
 from cni.errors import CniError, NetworkNotReady, TryAgainLater
 from cni.gate import Gate
 from cni.plugin import Plugin
@@ -63,7 +65,7 @@ class Cni:
         """`default_conflist` is the network while the directory has none; its leases are in the cache directory."""
         self._conf_dir = ConfDir(conf_dir)
         self._leases = cache_dir / "networks"
-        self._default = _parse_default(default_conflist, self._leases) if default_conflist is not None else None
+        self._default = parse_default(default_conflist, self._leases) if default_conflist is not None else None
         self._worker = Worker(cache_dir, ledger, tuple(map(str, bin_dirs)), builtin, plugin_timeout)
         self._timeout = plugin_timeout
         self._gate = Gate()
@@ -74,7 +76,7 @@ class Cni:
 
     def set_default(self, conflist: Mapping[str, Any]) -> None:
         """Another network for pods to come while the directory has none (CRI, UpdateRuntimeConfig)."""
-        self._default = _parse_default(conflist, self._leases)
+        self._default = parse_default(conflist, self._leases)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -183,7 +185,7 @@ class Cni:
         async with self._gate.for_container(attachment.container_id):
             sock = None
             if attachment.netlink is not None:
-                sock = await asyncio.wait_for(attachment.netlink(), NETLINK_TIMEOUT_S)
+                sock = await _patiently(attachment.netlink())
             try:
                 return await self._in_thread(network, work, *arguments, sock)
             finally:
@@ -232,10 +234,10 @@ class Cni:
             log.warning("links of deleted pods could not be removed, tried again later: %s", error)
 
 
-def _parse_default(doc: Mapping[str, Any], leases: Path) -> NetworkConf:
-    """The default network, its leases kept in a directory of ours unless it says otherwise."""
-    plugins = [dict(plugin) for plugin in doc["plugins"]]
-    for plugin in plugins:
-        if (plugin.get("ipam") or {}).get("type") == "host-local":
-            plugin["ipam"] = {"dataDir": str(leases)} | plugin["ipam"]
-    return parse_network({**doc, "plugins": plugins}, source="built-in default")
+async def _patiently(opening: Awaitable[socket.socket]) -> socket.socket:
+    try:
+        return await asyncio.wait_for(opening, NETLINK_TIMEOUT_S)
+    except TimeoutError as error:
+        raise TryAgainLater(
+            f"no netlink socket of the pod within {NETLINK_TIMEOUT_S:g} s", "is its shim alive?"
+        ) from error

@@ -66,6 +66,8 @@ class Worker:
 
     def add(self, network: NetworkConf, attachment: Attachment, sock: socket.socket | None) -> Result:
         """ADD; when it fails, DEL, as the specification wants it of a runtime."""
+        if _attached(self._effects(attachment)) is not None:
+            raise CniError(f"{attachment.key} is attached to a network already", "DEL comes before another ADD")
         journal = Journal(self.ledger, holder=attachment.container_id, attachment=attachment.key)
         journal.plan("cni", attachment.key, _detail(network, attachment))
         site = self.site(journal, sock)

@@ -46,6 +46,9 @@ class BridgePlugin(Plugin):
         conf = BridgeConf.of(call)
         name = ports.host_name(call.network, call.container_id, call.ifname)
         site.host.ports.make_room(name)
+        if site.pod_netlink().index(call.ifname) is not None:
+            # Before anything is done, because taking that back would take the one that is there, too.
+            raise CniError(f"bridge: the pod has an interface {call.ifname} already", "DEL comes before another ADD")
         site.journal.plan("link", name)
         try:
             result = self._ask_for_addresses(call, site, conf)

@@ -93,6 +93,9 @@ def test_bridge_with_host_local_as_programs(
     with pod.do(lambda: listen("0.0.0.0", 80)) as server:
         assert reaches("10.201.0.2", 80, server) == "10.201.0.1"
     assert (tmp_path / "leases" / "mixed" / "10.201.0.2").read_bytes() == b"c1\r\neth0"
+    if "bridge" not in reference:
+        status, error = run_plugin(directory, "bridge", "ADD", config, pod)
+        assert status == 1 and "interface eth0 already" in error["msg"]
     assert run_plugin(directory, "bridge", "CHECK", {**config, "prevResult": result}, pod) == (0, None)
     assert run_plugin(directory, "bridge", "DEL", {**config, "prevResult": result}, pod) == (0, None)
     assert "eth0" not in pod.run("ip", "link")
