@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pty
 import re
@@ -18,6 +19,7 @@ from cri.streaming_client import StreamFailed, exec_session
 from tests.support.crid import Crid
 from tests.support.outside import Crictl
 from tests.support.served_streams import eventually
+from tests.support.spdy_client import SpdyClient
 
 pytestmark = pytest.mark.timeout(900)  # the first run builds crictl
 TRANSPORTS = ["spdy", "websocket"]
@@ -113,6 +115,41 @@ def sleeping(seconds: str) -> bool:
         except OSError:  # it ended meanwhile
             continue
     return False
+
+
+def open_fds(pids: list[int]) -> int:
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+
+
+async def shim_of(crid: Crid, container: str) -> int:
+    """The parent of the container's process."""
+    info = (await crid.cri.ContainerStatus(container_id=container, verbose=True)).info
+    pid = json.loads(info["info"])["pid"]
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def leave_while(crid: Crid, container: str, *, tty: bool) -> None:
+    """A client that opens everything, talks, and is gone without a word."""
+    wanted = {"stdin": True, "stdout": True, "tty": tty}
+    url = (await crid.cri.Exec(container_id=container, cmd=["cat"], **wanted)).url
+    client = await SpdyClient.connect(url, ["v4.channel.k8s.io"])
+    ids = await client.open_command("error", "stdin", "stdout", *(["resize"] if tty else []))
+    await client.data(ids["stdin"], b"x\n")
+    await client.until(ids["stdout"], b"x")
+    await client.close()
+
+
+@pytest.mark.parametrize("tty", [False, True])
+async def test_clients_that_leave_leave_nothing_in_daemon_and_shim(crid: Crid, busybox: str, tty: bool) -> None:
+    container = await container_of(crid, busybox)
+    await leave_while(crid, container, tty=tty)
+    assert crid.process is not None
+    watched = [crid.process.pid, await shim_of(crid, container)]
+    before = open_fds(watched)
+    for _ in range(10):
+        await asyncio.gather(*(leave_while(crid, container, tty=tty) for _ in range(10)))
+    await eventually(lambda: open_fds(watched) <= before)
+    assert (await crid.exec(container, "sh", "-c", "ps | grep -c '[c]at'"))[1].strip() == "0"
 
 
 async def test_attach_reads_what_is_said_from_now_on_and_ends_with_the_container(crid: Crid, busybox: str) -> None:
