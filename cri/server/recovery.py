@@ -67,6 +67,8 @@ async def _recover_sandbox(daemon: Daemon, sandbox: Sandbox) -> None:
     try:
         if sandbox.boot != boot_id():
             await _lost(daemon, sandbox, "the machine was restarted")
+            # It was below /run; until the sandbox is removed, its entry in the ledger holds those of its containers.
+            daemon.sandbox_directory(sandbox.id).mkdir(mode=0o700, parents=True, exist_ok=True)
         elif sandbox.ready:
             await _adopt(daemon, sandbox)
         elif daemon.ledger.entries(holder=sandbox.id):

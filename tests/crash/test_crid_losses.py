@@ -1,0 +1,129 @@
+"""What crid loses besides itself: its zygote, a shim, the whole machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from cri.proto import api_pb2 as api
+from nodeagent.fsck import fsck
+from runtime import recovery
+from runtime.linux.ledger import read_ledger
+from tests.support.crid import Crid, running_crid
+from tests.support.images import busybox_rootfs, push_image
+from tests.support.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("registry")) as served:
+        yield served
+
+
+@pytest.fixture
+async def crid() -> AsyncIterator[Crid]:
+    async with running_crid() as crid:
+        yield crid
+
+
+@pytest.fixture
+async def busybox(crid: Crid, registry: Registry) -> str:
+    crid.trust_plain_http(registry.host)
+    pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
+    await crid.cri.PullImage(image={"image": pushed.ref})
+    return pushed.ref
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+async def shim_of(crid: Crid, sandbox: str) -> int:
+    info = (await crid.cri.PodSandboxStatus(pod_sandbox_id=sandbox, verbose=True)).info["info"]
+    return int(json.loads(info)["pid"])
+
+
+async def test_a_killed_zygote_costs_no_pod(crid: Crid, busybox: str) -> None:
+    pod = await crid.run_pod()
+    id = await crid.run(pod, busybox, ["sleep", "1000"])
+    assert crid.process is not None
+    [zygote] = children(crid.process.pid)
+    os.kill(zygote, 9)
+    assert (await crid.exec(id, "true"))[0] == 0
+    another = await crid.run_pod()
+    await crid.run(another, busybox, ["sleep", "1000"])
+    assert (await crid.status(id)).state == api.CONTAINER_RUNNING
+
+
+async def test_a_frozen_shim_delays_its_own_pod_only(crid: Crid, busybox: str) -> None:
+    frozen, other = await crid.run_pod(), await crid.run_pod()
+    await crid.run(frozen, busybox, ["sleep", "1000"])
+    shim = await shim_of(crid, frozen[0])
+    os.kill(shim, 19)
+    try:
+        stuck = asyncio.create_task(crid.cri.StopPodSandbox(pod_sandbox_id=frozen[0], timeout=90))
+        await asyncio.sleep(0.1)
+        id = await crid.run(other, busybox, ["sleep", "1000"])
+        assert (await crid.exec(id, "true"))[0] == 0
+        assert len((await crid.cri.ListPodSandbox(timeout=2)).items) == 2
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(shim, 18)
+    await stuck
+
+
+def reboot(crid: Crid) -> None:
+    """What a reboot does to crid: nothing runs, /run is empty, the boot id is another one."""
+    crid.kill()
+    for directory in (crid.state / "sandboxes").iterdir():
+        recovery.destroy_lost(str(directory))
+    shutil.rmtree(crid.state)
+    subprocess.run(["ip", "link", "delete", crid.bridge], check=True, timeout=10)
+    subprocess.run(["nft", "delete", "table", "inet", f"nodeagent_{crid.bridge}"], check=True, timeout=10)
+    with contextlib.closing(sqlite3.connect(crid.root / "ledger.db")) as database:
+        database.execute("UPDATE ledger SET boot_id = 'before'")
+        database.execute("UPDATE records SET doc = json_set(doc, '$.boot', 'before') WHERE kind = 'sandbox'")
+        database.commit()
+
+
+async def test_a_reboot(crid: Crid, busybox: str) -> None:
+    pod = await crid.run_pod()
+    running = await crid.run(pod, busybox, ["sleep", "1000"], name="running")
+    exited = await crid.run(pod, busybox, ["sh", "-c", "exit 3"], name="exited")
+    created = await crid.create(pod, busybox, ["true"], name="created")
+    await crid.ended(exited)
+    stopped = await crid.run_pod()
+    await crid.cri.StopPodSandbox(pod_sandbox_id=stopped[0])
+    reboot(crid)
+    await crid.start()
+    states = {item.id: item.state for item in (await crid.cri.ListPodSandbox()).items}
+    assert states == {pod[0]: api.SANDBOX_NOTREADY, stopped[0]: api.SANDBOX_NOTREADY}
+    ended = await crid.status(running)
+    assert (ended.state, ended.exit_code, ended.reason) == (api.CONTAINER_EXITED, 255, "Unknown")
+    assert (await crid.status(exited)).exit_code == 3
+    assert (await crid.status(created)).state == api.CONTAINER_CREATED
+    assert [entry.key for entry in read_ledger(crid.root / "ledger.db") if entry.kind == "ip"] == []
+    assert fsck(crid.root, crid.state) == []
+    for sandbox in (pod, stopped):
+        await crid.cri.RemovePodSandbox(pod_sandbox_id=sandbox[0])
+    again = await crid.run_pod()
+    assert (await crid.ended(await crid.run(again, busybox, ["true"]))).exit_code == 0
+
+
+async def test_a_second_crid_is_refused(crid: Crid) -> None:
+    first = crid.process
+    crid.spawn()
+    assert crid.process is not None
+    assert await asyncio.to_thread(crid.process.wait, 20) == 1
+    assert "another crid uses" in crid.tail()
+    crid.process = first
