@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.vm import image
 
 DEFAULT_COMMAND = (
-    ".venv/bin/python -m pytest tests/kernel tests/vm/demo.py -q -o timeout=1500 -o cache_dir=/tmp/pytest "
+    ".venv/bin/python -m pytest tests/kernel tests/node/test_demo.py -q -o timeout=1500 -o cache_dir=/tmp/pytest "
     "--durations=10"
 )
 GUEST = "exec /usr/bin/python3 {path}/tests/vm/guest.py {path}"
