@@ -130,12 +130,15 @@ def status_of(error: BaseException) -> grpc.StatusCode:
 
 def foreseen(error: BaseException) -> bool:
     """Whether the message alone explains the error; the log holds the traceback of the others."""
-    return isinstance(error, (CriFault, OSError, *(kind for kind, _ in _CODES)))
+    if isinstance(error, (CriFault, *(kind for kind, _ in _CODES))):
+        return True
+    # "No space left on device" alone says nothing; with a path, or the call in a note, it does.
+    return isinstance(error, OSError) and bool(error.filename or len(getattr(error, "__notes__", ())) > 1)
 
 
 def words_of(error: BaseException) -> str:
     """Message and notes (the system call, the remedy) as one line."""
     text = str(error) or type(error).__name__
-    if not foreseen(error):
+    if not foreseen(error) and not isinstance(error, OSError):
         text = f"unexpected {type(error).__name__}: {text}; the log of crid has the details"
     return "; ".join([text, *getattr(error, "__notes__", ())])
