@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -103,7 +103,7 @@ class FaultyRegistry:
             self.requests.append(Seen(request.path_qs, dict(request.headers)))
             self._arrived.notify_all()
         if request.path == "/token":
-            return self._token(request)
+            return self._exchanged(await request.post()) if request.method == "POST" else self._token(request)
         if self._bearer and request.headers.get("Authorization", "").removeprefix("Bearer ") not in self._tokens:
             scope = "repository:{}:pull".format(
                 request.path.removeprefix("/v2/").split("/manifests/")[0].split("/blobs/")[0]
@@ -126,6 +126,13 @@ class FaultyRegistry:
                 rule.times -= 1
                 return rule.fault
         return passed_on
+
+    def _exchanged(self, form: Mapping[str, object]) -> web.Response:
+        """OAuth2's way: an identity token, here PASSWORD, for an access token."""
+        if (form.get("grant_type"), form.get("refresh_token")) != ("refresh_token", PASSWORD):
+            return web.json_response({"error": "invalid_grant"}, status=401)
+        self._tokens.append(f"access-{secrets.token_hex(4)}-{form.get('scope')}")
+        return web.json_response({"access_token": self._tokens[-1], "expires_in": self._token_life})
 
     def _token(self, request: web.Request) -> web.Response:
         expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

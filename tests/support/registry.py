@@ -15,6 +15,7 @@ import hashlib
 import http.client
 import json
 import re
+import ssl
 import subprocess
 import time
 from collections.abc import Mapping
@@ -31,11 +32,15 @@ CALL_SECONDS = 60
 
 
 class Registry:
-    """One server process with its storage in `directory`; `auth` demands USER and PASSWORD by HTTP Basic."""
+    """One server process with its storage in `directory`.
 
-    def __init__(self, directory: Path, *, auth: bool = False) -> None:
+    `auth` demands USER and PASSWORD by HTTP Basic; `tls` serves HTTPS with a certificate of its own, `certificate`.
+    """
+
+    def __init__(self, directory: Path, *, auth: bool = False, tls: bool = False) -> None:
         self.directory = directory
         self.auth = auth
+        self.certificate = directory / "certificate.pem" if tls else None
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -59,6 +64,8 @@ class Registry:
     def start(self) -> None:
         """Serve; the first time on a free port, after a stop() on the same one."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self.certificate is not None and not self.certificate.exists():
+            self._make_certificate()
         (self.directory / "registry.json").write_text(json.dumps(self._config()))
         with (self.directory / "registry.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -92,9 +99,19 @@ class Registry:
                 "filesystem": {"rootdirectory": str(self.directory / "storage")},
                 "delete": {"enabled": True},
             },
-            "http": {"addr": f"127.0.0.1:{self.port}"},
+            "http": {"addr": f"127.0.0.1:{self.port}", **self._tls()},
             **(auth if self.auth else {}),
         }
+
+    def _tls(self) -> dict[str, Any]:
+        if self.certificate is None:
+            return {}
+        return {"tls": {"certificate": str(self.certificate), "key": str(self.directory / "key.pem")}}
+
+    def _make_certificate(self) -> None:
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=registry"
+        files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "certificate.pem"]
+        subprocess.run([*command.split(), *files], cwd=self.directory, capture_output=True, check=True, timeout=60)
 
     def push_blob(self, repository: str, data: bytes) -> str:
         """Store a blob; returns its digest."""
@@ -115,6 +132,12 @@ class Registry:
         assert status == 201, (status, answer)
         return headers["docker-content-digest"]
 
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.certificate is None:
+            return http.client.HTTPConnection(self.host, timeout=CALL_SECONDS)
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        return http.client.HTTPSConnection(self.host, timeout=CALL_SECONDS, context=context)
+
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
@@ -122,7 +145,7 @@ class Registry:
         all_headers = dict(headers or {})
         if self.auth:
             all_headers["Authorization"] = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
-        connection = http.client.HTTPConnection(self.host, timeout=CALL_SECONDS)
+        connection = self._connection()
         try:
             connection.request(method, path, body, all_headers)
             answer = connection.getresponse()

@@ -17,6 +17,7 @@ from images.errors import (
     DigestMismatch,
     ImageError,
     ImageNotFound,
+    InvalidConfiguration,
     MalformedImage,
     RegistryError,
     TooLarge,
@@ -219,6 +220,15 @@ async def test_a_token_that_expires_in_mid_blob_is_renewed(store: ImageStore, re
         assert len(faulty.asked("/token")) == 2
 
 
+async def test_an_identity_token_is_exchanged(store: ImageStore, registry: Registry) -> None:
+    name, image_id, _ = pushed_image(registry)
+    async with FaultyRegistry(registry, bearer=True) as faulty:
+        with pytest.raises(Unauthorized):
+            await store.pull(f"{faulty.host}/{name}", auth=Auth(identity_token="wrong"))
+        assert (await store.pull(f"{faulty.host}/{name}", auth=Auth(identity_token=PASSWORD))).id == image_id
+        assert all(seen.authorization.startswith("Bearer access-") for seen in faulty.asked("/blobs/"))
+
+
 async def test_a_registry_token_is_used_as_it_is(store: ImageStore, registry: Registry) -> None:
     name, image_id, _ = pushed_image(registry)
     async with FaultyRegistry(registry, bearer=True) as faulty:
@@ -240,6 +250,25 @@ async def test_a_redirect_elsewhere_gets_no_credentials(store: ImageStore, tmp_p
             assert faulty.asked("/blobs/")[0].authorization.startswith("Basic ")
             assert len(other.requests) == 2
             assert [seen.authorization for seen in other.requests] == ["", ""]
+
+
+async def test_a_registry_with_tls(store: ImageStore, tmp_path: Path) -> None:
+    with Registry(tmp_path / "tls", tls=True) as secure:
+        pushed = push_image(secure, "secure:1", [[regular("data", b"data")]])
+        folder = tmp_path / "certs.d" / secure.host
+        folder.mkdir(parents=True)
+        settings = folder / "hosts.toml"
+        settings.write_text(f'server = "https://{secure.host}"')
+        with pytest.raises(RegistryError, match=r"(?i)certificate"):
+            await store.pull(pushed.ref)
+        settings.write_text(f'ca = "{secure.certificate}"')
+        assert (await store.pull(pushed.ref)).id == pushed.image_id
+        await store.remove(pushed.ref)
+        settings.write_text("skip_verify = true")
+        assert (await store.pull(pushed.ref)).id == pushed.image_id
+        settings.write_text("skip_verify = maybe")
+        with pytest.raises(InvalidConfiguration, match=r"hosts\.toml"):
+            await store.pull(pushed.ref)
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://x/", "//", "http://", "/v2/loop/blobs/sha256:x"])
