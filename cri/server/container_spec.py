@@ -17,7 +17,7 @@ from cri.server.daemon import Daemon, pod_of
 from cri.server.errors import InvalidRequest, NotFound
 from cri.server.mounts import OciMount, host_volume, image_volume
 from cri.server.oci import Surroundings, oci_config
-from cri.server.store import Sandbox
+from cri.server.pods import Sandbox
 from cri.server.users import Identity, resolve_identity
 from images import Image
 from runtime.linux.mounts import OverlayRootfs

@@ -10,8 +10,8 @@ from cri.server import usage
 from cri.server.batches import batches
 from cri.server.daemon import Daemon
 from cri.server.errors import WrongState
+from cri.server.pods import Container
 from cri.server.statuses import labels_match
-from cri.server.store import Container
 from runtime.linux.cgroups import Cgroup, CgroupError
 from runtime.linux.cgroups.stats import Stats
 

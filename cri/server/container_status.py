@@ -6,8 +6,8 @@ import json
 
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
+from cri.server.pods import Container
 from cri.server.statuses import container_status
-from cri.server.store import Container
 from runtime.client import ContainerError
 
 

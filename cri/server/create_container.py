@@ -18,12 +18,14 @@ from cri.server.container_spec import Settled, settle
 from cri.server.daemon import Daemon
 from cri.server.errors import AlreadyExists, InvalidRequest, NotFound, WrongState
 from cri.server.joins import Joins
+from cri.server.pods import Container, Sandbox
 from cri.server.signals import stop_signal
-from cri.server.store import Container, Sandbox
 from images import Image
 from runtime.linux.failpoints import failpoint
 
 log = logging.getLogger("crid")
+
+FAILPOINTS = ("crid.create_container.before_record",)
 
 LOG_PATH_LIMIT = 4095  # PATH_MAX less the NUL
 

@@ -14,8 +14,9 @@ from cri.server.exits import Exits
 from cri.server.janitor import Janitor
 from cri.server.joins import Joins
 from cri.server.layer_usage import LayerUsage
+from cri.server.pods import Sandbox
 from cri.server.seccomp import Profiles
-from cri.server.store import Sandbox, Store
+from cri.server.store import Store
 from cri.server.streaming import StreamingServer
 from cri.server.usage import Rates
 from images import ImageStore, Progress

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 
 from cri.proto import api_pb2 as api
 from cri.server.errors import Exhausted
+from cri.server.pods import Sandbox
 from cri.server.statuses import container_status, sandbox_status
-from cri.server.store import Sandbox
 
 QUEUE_LIMIT = 4096
 

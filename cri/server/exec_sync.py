@@ -13,7 +13,7 @@ import secrets
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon, pod_of
 from cri.server.errors import InvalidRequest, TookTooLong, WrongState
-from cri.server.store import Container
+from cri.server.pods import Container
 from runtime.client import Exec
 from runtime.spec import ExecSpec
 

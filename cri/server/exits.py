@@ -8,7 +8,8 @@ import time
 
 from cri.proto import api_pb2 as api
 from cri.server.events import Events
-from cri.server.store import Container, Sandbox, Store
+from cri.server.pods import Container, Sandbox
+from cri.server.store import Store
 from runtime.client import Event, Exited, Runtime, ShimLostEvent
 from runtime.linux.ledger import Ledger
 

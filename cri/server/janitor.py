@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from cri.server.store import Sandbox
+from cri.server.pods import Sandbox
 
 log = logging.getLogger("crid")
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from cri.proto import api_pb2 as api
 from cri.server.batches import batches
 from cri.server.daemon import Daemon
+from cri.server.pods import Container
 from cri.server.statuses import labels_match, listed_container
-from cri.server.store import Container
 
 
 def matching(daemon: Daemon, filter: api.ContainerFilter) -> Iterator[Container]:

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from cri.proto import api_pb2 as api
 from cri.server.batches import batches
 from cri.server.daemon import Daemon
+from cri.server.pods import Sandbox
 from cri.server.statuses import labels_match, listed_sandbox
-from cri.server.store import Sandbox
 
 
 def matching(daemon: Daemon, filter: api.PodSandboxFilter) -> Iterator[Sandbox]:

@@ -14,7 +14,7 @@ from cri.server.daemon import Daemon
 from cri.server.metric_sources import huge_pages, memory_counters, open_files
 from cri.server.metric_table import DESCRIPTORS
 from cri.server.network_usage import Traffic, traffic
-from cri.server.store import Container, Sandbox
+from cri.server.pods import Container, Sandbox
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.cgroups.stats import CpuStats, IoStats, MemoryStats, Pressure, Stats
 

@@ -11,7 +11,7 @@ from cni.errors import InvalidConfig
 from cri.proto import api_pb2 as api
 from cri.server.config import NetworkConfig
 from cri.server.errors import InvalidRequest
-from cri.server.store import Sandbox
+from cri.server.pods import Sandbox
 
 if TYPE_CHECKING:
     from cri.server.daemon import Daemon

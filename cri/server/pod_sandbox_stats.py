@@ -12,8 +12,8 @@ from cri.server.container_stats import read_cgroup, stats_of
 from cri.server.daemon import Daemon
 from cri.server.errors import WrongState
 from cri.server.network_usage import Traffic, network_usage, traffic
+from cri.server.pods import Sandbox
 from cri.server.statuses import labels_match
-from cri.server.store import Sandbox
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.cgroups.stats import Stats
 

@@ -7,8 +7,8 @@ import time
 
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
+from cri.server.pods import Sandbox
 from cri.server.statuses import container_status, sandbox_status
-from cri.server.store import Sandbox
 
 
 async def pod_sandbox_status(daemon: Daemon, request: api.PodSandboxStatusRequest) -> api.PodSandboxStatusResponse:

@@ -19,9 +19,9 @@ import time
 from collections.abc import Awaitable, Iterable
 
 from cri.server.daemon import Daemon
+from cri.server.pods import Container, Sandbox
 from cri.server.sandbox_end import end_sandbox, remove_directory
 from cri.server.stop_pod_sandbox import stop
-from cri.server.store import Container, Sandbox
 from runtime.client import ContainerError, NotFound, Pod, ShimLost
 from runtime.linux.files import boot_id
 

@@ -6,10 +6,12 @@ import contextlib
 
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
+from cri.server.pods import Container
 from cri.server.stop_container import kill_and_wait
-from cri.server.store import Container
 from runtime.client import ShimLost
 from runtime.linux.failpoints import failpoint
+
+FAILPOINTS = ("crid.remove_container.before_snapshot",)
 
 
 async def remove_container(daemon: Daemon, request: api.RemoveContainerRequest) -> api.RemoveContainerResponse:

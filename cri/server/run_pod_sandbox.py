@@ -24,13 +24,16 @@ from cri.server.daemon import Daemon
 from cri.server.errors import AlreadyExists, InvalidRequest, Unavailable, WrongState, words_of
 from cri.server.etc_files import write_etc_files
 from cri.server.pod_network import attachment_of
+from cri.server.pods import Sandbox
 from cri.server.resources import oci_resources
 from cri.server.sandbox_end import take_back
-from cri.server.store import Sandbox, sandbox_key
+from cri.server.store import sandbox_key
 from cri.server.sysctls import checked_sysctls
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect
 from runtime.spec import SandboxSpec
+
+FAILPOINTS = ("crid.run_sandbox.after_ledger", "crid.run_sandbox.after_shim", "crid.run_sandbox.after_network")
 
 # The pod's identity becomes part of names and environment of plugins; Kubernetes' own are far narrower (CVE-2025-0750).
 _IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,252}")

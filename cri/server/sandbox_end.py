@@ -11,12 +11,14 @@ import logging
 
 from cri.server.daemon import Daemon
 from cri.server.pod_network import attachment_of
-from cri.server.store import Sandbox
+from cri.server.pods import Sandbox
 from runtime.client import Pod
 from runtime.linux.failpoints import failpoint
 from runtime.linux.trees import remove_tree
 
 log = logging.getLogger("crid")
+
+FAILPOINTS = ("crid.end_sandbox.after_network", "crid.end_sandbox.after_pod")
 
 
 async def end_sandbox(daemon: Daemon, sandbox: Sandbox) -> None:

@@ -10,7 +10,8 @@ import socket
 from collections.abc import Sequence
 
 from cri.server.daemon import pod_of
-from cri.server.store import Container, Sandbox, Store
+from cri.server.pods import Container, Sandbox
+from cri.server.store import Store
 from cri.server.streaming.runtime import Session, StreamingError, Streams
 from runtime.client import ContainerError, Exec
 from runtime.spec import ExecSpec

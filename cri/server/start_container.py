@@ -9,10 +9,12 @@ import time
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon, pod_of
 from cri.server.errors import WrongState
-from cri.server.store import Container
+from cri.server.pods import Container
 from runtime.client import ContainerError, ShimLost
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect
+
+FAILPOINTS = ("crid.start_container.before_start", "crid.start_container.before_record")
 
 START_ERROR_EXIT_CODE = 128
 """Exit code of a container whose program could not be executed; the peers report the same."""

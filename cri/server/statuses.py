@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cri.proto import api_pb2 as api
+from cri.server.pods import Container, Sandbox
 from cri.server.signals import interface_signal
-from cri.server.store import Container, Sandbox
 
 
 def sandbox_status(sandbox: Sandbox) -> api.PodSandboxStatus:

@@ -13,7 +13,7 @@ import logging
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon, pod_of
 from cri.server.errors import TookTooLong
-from cri.server.store import Container
+from cri.server.pods import Container
 from runtime.client import ContainerError, NotFound
 
 log = logging.getLogger("crid")

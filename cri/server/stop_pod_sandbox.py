@@ -6,8 +6,8 @@ import time
 
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
+from cri.server.pods import Sandbox
 from cri.server.sandbox_end import end_sandbox
-from cri.server.store import Sandbox
 
 
 async def stop_pod_sandbox(daemon: Daemon, request: api.StopPodSandboxRequest) -> api.StopPodSandboxResponse:

@@ -9,8 +9,8 @@ from cri.proto import api_pb2 as api
 from cri.server.container_stats import cgroup_of
 from cri.server.daemon import Daemon
 from cri.server.errors import WrongState
+from cri.server.pods import Container
 from cri.server.resources import merged, oci_resources
-from cri.server.store import Container
 
 #: What takes a limit away again, for values that were not set before (runtime-spec, config-linux.md).
 _UNSET: dict[str, dict[str, Any]] = {

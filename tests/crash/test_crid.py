@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cni.worker import FAILPOINTS as NETWORK_STEPS
 from cri.client import CriError
 from cri.proto import api_pb2 as api
+from cri.server import create_container, remove_container, run_pod_sandbox, sandbox_end, start_container
 from nodeagent.fsck import fsck
 from runtime.linux.ledger import read_ledger
 from tests.support.crid import Crid, running_crid
@@ -76,26 +78,37 @@ async def restarted(crid: Crid, failpoints: str) -> None:
     await crid.start(failpoints)
 
 
-RUN = ("after_ledger", "after_shim", "after_network")
+PORTS = [{"container_port": 80, "host_port": 18081}]  # so that the steps of portmap are reached
+NETWORK_UP = [
+    name for name in NETWORK_STEPS if ".delete." not in name and not name.endswith(("unmap", "cut", "release"))
+]
+NETWORK_DOWN = [name for name in NETWORK_STEPS if name not in NETWORK_UP]
 
 
-@pytest.mark.parametrize("step", RUN)
-@pytest.mark.parametrize("action", ["kill", "error"])
-async def test_run_pod_sandbox(crid: Crid, step: str, action: str) -> None:
-    await restarted(crid, f"crid.run_sandbox.{step}={action}@1")
+@pytest.mark.parametrize("step", [*run_pod_sandbox.FAILPOINTS, *NETWORK_UP])
+async def test_run_pod_sandbox(crid: Crid, step: str) -> None:
+    await restarted(crid, f"{step}=kill")
     with pytest.raises(CriError):
+        await crid.cri.RunPodSandbox(config=crid.pod_config(port_mappings=PORTS))
+    await crid.died()
+    await crid.start()
+    await nothing_is_left(crid)
+    await crid.run_pod(crid.pod_config(port_mappings=PORTS))
+
+
+@pytest.mark.parametrize("step", run_pod_sandbox.FAILPOINTS)
+async def test_a_failure_takes_the_sandbox_back(crid: Crid, step: str) -> None:
+    await restarted(crid, f"{step}=error@1")
+    with pytest.raises(CriError, match="failpoint"):
         await crid.cri.RunPodSandbox(config=crid.pod_config())
-    if action == "kill":
-        await crid.died()
-        await crid.start()
     await nothing_is_left(crid)
     await crid.run_pod()
 
 
-@pytest.mark.parametrize("step", ["after_network", "after_pod"])
+@pytest.mark.parametrize("step", [*sandbox_end.FAILPOINTS, *NETWORK_DOWN])
 async def test_stop_pod_sandbox(crid: Crid, busybox: str, step: str) -> None:
-    await restarted(crid, f"crid.end_sandbox.{step}=kill")
-    pod = await crid.run_pod()
+    await restarted(crid, f"{step}=kill")
+    pod = await crid.run_pod(crid.pod_config(port_mappings=PORTS))
     id = await crid.run(pod, busybox, ["sleep", "1000"])
     with pytest.raises(CriError):
         await crid.cri.StopPodSandbox(pod_sandbox_id=pod[0])
@@ -108,7 +121,8 @@ async def test_stop_pod_sandbox(crid: Crid, busybox: str, step: str) -> None:
 
 
 async def test_create_container(crid: Crid, busybox: str) -> None:
-    await restarted(crid, "crid.create_container.before_record=kill")
+    [step] = create_container.FAILPOINTS
+    await restarted(crid, f"{step}=kill")
     pod = await crid.run_pod()
     with pytest.raises(CriError):
         await crid.create(pod, busybox, ["sleep", "1000"])
@@ -121,10 +135,11 @@ async def test_create_container(crid: Crid, busybox: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "state"), [("before_start", api.CONTAINER_CREATED), ("before_record", api.CONTAINER_RUNNING)]
+    ("step", "state"),
+    list(zip(start_container.FAILPOINTS, [api.CONTAINER_CREATED, api.CONTAINER_RUNNING], strict=True)),
 )
 async def test_start_container(crid: Crid, busybox: str, step: str, state: api.ContainerState) -> None:
-    await restarted(crid, f"crid.start_container.{step}=kill")
+    await restarted(crid, f"{step}=kill")
     pod = await crid.run_pod()
     id = await crid.create(pod, busybox, ["sleep", "1000"])
     with pytest.raises(CriError):
@@ -139,7 +154,8 @@ async def test_start_container(crid: Crid, busybox: str, step: str, state: api.C
 
 
 async def test_remove_container(crid: Crid, busybox: str) -> None:
-    await restarted(crid, "crid.remove_container.before_snapshot=kill")
+    [step] = remove_container.FAILPOINTS
+    await restarted(crid, f"{step}=kill")
     pod = await crid.run_pod()
     id = await crid.run(pod, busybox, ["sleep", "1000"])
     with pytest.raises(CriError):

@@ -10,8 +10,9 @@ from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest, NotFound
 from cri.server.events import Events
 from cri.server.exits import Exits
+from cri.server.pods import Container, Sandbox
 from cri.server.statuses import container_status, sandbox_status
-from cri.server.store import Container, Sandbox, Store, sandbox_key
+from cri.server.store import Store, sandbox_key
 from runtime.client import Exited
 from runtime.linux.cgroups import Layout
 from runtime.linux.ledger import Ledger

@@ -1,0 +1,49 @@
+"""crid's configuration: command line over file over defaults, and no setting silently not made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cri.server.config import Config, ConfigError, parse_arguments
+
+
+def written(directory: Path, text: str) -> list[str]:
+    file = directory / "crid.toml"
+    file.write_text(text)
+    return ["--config", str(file)]
+
+
+def test_defaults() -> None:
+    assert parse_arguments([]) == Config()
+    assert parse_arguments(["--state", "/run/two"]).listen == Path("/run/two/cri.sock")
+
+
+def test_the_command_line_wins(tmp_path: Path) -> None:
+    text = 'root = "/a"\nstate = "/b"\n[network]\nbridge = "x0"\nsubnet = "10.1.0.0/24"\n[cgroup]\nparent = "/p"\n'
+    config = parse_arguments([*written(tmp_path, text), "--root", "/c"])
+    assert (config.root, config.state, config.listen) == (Path("/c"), Path("/b"), Path("/b/cri.sock"))
+    assert (config.network.bridge, config.network.subnet, config.cgroup_parent) == ("x0", "10.1.0.0/24", "/p")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rot = '/a'", "unknown key 'rot'"),
+        ("[network]\nbrige = 'x'", "unknown key 'brige'"),
+        ("root = 5", "must be of type str"),
+        ("[network]\nsubnet = '10.0.0.0/99'", "subnet"),
+        ("[network]\nbridge = 'a-name-that-is-too-long'", "no interface name"),
+        ("[images]\nregistries = '/x'", "must be of type list"),
+        ("root =", "crid.toml"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_arguments(written(tmp_path, text))
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        parse_arguments(["--config", str(tmp_path / "none.toml")])
