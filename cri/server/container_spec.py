@@ -1,12 +1,11 @@
 """From a CRI container configuration to what the runtime starts: image, user, mounts and security settled.
 
-All that has to look at file systems (passwd of the image, sources of mounts, device nodes) happens here, in one thread
-hop: a mount source that hangs then hangs this one request.
+All that has to look at file systems of others (sources of mounts, device nodes) happens in one look (sources.py): a
+source that hangs then hangs this one request.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,11 @@ from cri.server.errors import InvalidRequest, NotFound
 from cri.server.mounts import OciMount, host_volume, image_volume
 from cri.server.oci import Surroundings, oci_config
 from cri.server.pods import Sandbox
+from cri.server.sources import look
 from cri.server.users import Identity, resolve_identity
 from images import Image
 from runtime.linux.mounts import OverlayRootfs
 from runtime.spec import ContainerSpec
-
-FILESYSTEM_SECONDS = 60.0
-"""Deadline for looking at mount sources and devices of the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ async def settle(
     layers = await _image_volumes(daemon, sandbox, id, config, snapshots)
     around = _surroundings(daemon, sandbox, id)
     if config.mounts or config.devices:
-        document = await _in_thread(_document, config, image.config, identity, around, layers)
+        document = await look(_document, config, image.config, identity, around, layers)
     else:
         document = _document(config, image.config, identity, around, layers)
     options = context.namespace_options
@@ -127,17 +124,6 @@ def _surroundings(daemon: Daemon, sandbox: Sandbox, id: str) -> Surroundings:
         cgroup=f"{sandbox.cgroup}/{id}",
         userns=sandbox.options.HasField("userns_options") and sandbox.options.userns_options.mode == api.POD,
     )
-
-
-async def _in_thread(call: Any, *args: Any) -> Any:
-    try:
-        async with asyncio.timeout(FILESYSTEM_SECONDS):
-            return await asyncio.to_thread(call, *args)
-    except TimeoutError:
-        raise TimeoutError(
-            f"the sources of the container's mounts or devices did not answer within {FILESYSTEM_SECONDS:g} s; "
-            "one of them is on a file system that hangs"
-        ) from None
 
 
 async def _seccomp(daemon: Daemon, context: api.LinuxContainerSecurityContext, document: dict[str, Any]) -> str:

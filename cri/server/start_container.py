@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 
@@ -10,6 +9,7 @@ from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon, pod_of
 from cri.server.errors import WrongState
 from cri.server.pods import Container
+from cri.server.sources import look
 from runtime.client import ContainerError, ShimLost
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect
@@ -41,10 +41,14 @@ def _check(container: Container) -> None:
         )
 
 
+def _make_directory(path: str) -> None:
+    os.makedirs(path, 0o755, exist_ok=True)
+
+
 async def _start(daemon: Daemon, container: Container) -> None:
     try:
         if container.spec.log_path:
-            await asyncio.to_thread(os.makedirs, os.path.dirname(container.spec.log_path), 0o755, exist_ok=True)
+            await look(_make_directory, os.path.dirname(container.spec.log_path))
         daemon.ledger.record(Effect("cgroup", container.cgroup, container.sandbox.id))
         failpoint("crid.start_container.before_start")
         started = await pod_of(container.sandbox).start_container(container.spec)
