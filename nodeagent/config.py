@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ class Config:
     kubelet_root: Path = KUBELET_ROOT
     log_root: Path = LOG_ROOT
     node_name: str = ""
+    cgroup_root: str = "/"
     log_size: int = 10 << 20
     log_files: int = 5
 
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log-root", type=Path, default=LOG_ROOT, help="container logs (default: %(default)s)")
     parser.add_argument("--node-name", default="", help="what pods see as their node (default: the host's name)")
+    parser.add_argument("--cgroup-root", default="/", help="cgroup above kubepods (default: %(default)s)")
     parser.add_argument(
         "--log-size", type=int, default=10 << 20, help="bytes of a log before it is rotated (default: %(default)s)"
     )
@@ -63,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def from_arguments(given: argparse.Namespace) -> Config:
     """Raises ValueError for settings that contradict each other."""
     cri = given.cri.removeprefix("unix://") or str(given.state.absolute() / "cri.sock")
+    if not re.fullmatch(r"(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+|/", given.cgroup_root):
+        raise ValueError(f"--cgroup-root: {given.cgroup_root!r} is no path such as /nodeagent")
     if given.log_size < 1 << 10 or given.log_files < 2:
         raise ValueError("--log-size must be at least 1024 and --log-files at least 2")
     return Config(
@@ -73,6 +78,7 @@ def from_arguments(given: argparse.Namespace) -> Config:
         kubelet_root=given.kubelet_root.absolute(),
         log_root=given.log_root.absolute(),
         node_name=given.node_name,
+        cgroup_root=given.cgroup_root,
         log_size=given.log_size,
         log_files=given.log_files,
     )

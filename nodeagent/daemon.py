@@ -94,6 +94,7 @@ async def meet_runtime(config: Config, cri: CriClient) -> Node:
         this_node(config.node_name),
         kubelet_root=config.kubelet_root,
         log_root=config.log_root,
+        cgroup_root=config.cgroup_root,
         recursive_read_only=bool(default and default.features.recursive_read_only_mounts),
     )
     try:

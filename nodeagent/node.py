@@ -21,6 +21,7 @@ class Node:
     cpus: int = 1
     memory: int = 1 << 30
     swap: bool = False
+    cgroup_root: str = "/"
     systemd_cgroups: bool = False
     recursive_read_only: bool = False
     kubelet_root: Path = field(default=Path("/var/lib/kubelet"))

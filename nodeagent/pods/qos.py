@@ -38,10 +38,10 @@ def oom_score_adj(pod: Pod, container: dict[str, Any], node_memory: int) -> int:
     return min(max(score, 1000 + GUARANTEED_OOM_SCORE), BEST_EFFORT_OOM_SCORE - 1)
 
 
-def cgroup_parent(pod: Pod, *, systemd: bool = False) -> str:
-    """kubepods[/burstable|/besteffort]/pod<uid>, or the systemd driver's name of the same slice."""
+def cgroup_parent(pod: Pod, *, root: str = "/", systemd: bool = False) -> str:
+    """kubepods[/burstable|/besteffort]/pod<uid> below `root`, or the systemd driver's name of the same slice."""
     qos = qos_class(pod)
-    parts = ["kubepods"] if qos == "Guaranteed" else ["kubepods", qos.lower()]
+    parts = [*filter(None, root.split("/")), "kubepods", *([] if qos == "Guaranteed" else [qos.lower()])]
     if systemd:
         # A dash in a slice's name means a level, so those of the uid become underscores.
         return "-".join([*parts, f"pod{pod.uid.replace('-', '_')}"]) + ".slice"

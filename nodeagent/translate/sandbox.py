@@ -31,7 +31,7 @@ def sandbox_config(pod: Pod, attempt: int, node: Node) -> api_pb2.PodSandboxConf
         labels=marks.pod_labels(pod, node),
         annotations=marks.pod_annotations(pod),
         linux=api_pb2.LinuxPodSandboxConfig(
-            cgroup_parent=cgroup_parent(pod, systemd=node.systemd_cgroups),
+            cgroup_parent=cgroup_parent(pod, root=node.cgroup_root, systemd=node.systemd_cgroups),
             security_context=sandbox_security(pod),
             sysctls={
                 each["name"].replace("/", "."): each.get("value") or "" for each in pod.security.get("sysctls") or []

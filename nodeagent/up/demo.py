@@ -40,6 +40,7 @@ def demo_places(base: Path, state: Path) -> Places:
         logs=base / "log",
         csi_data=base / "csi",
         config=base / "crid.toml",
+        agent_options=("--cgroup-root", f"/nodeagent-demo-{_token(base)[:8]}"),
     )
 
 
@@ -48,12 +49,17 @@ def prepare(base: Path, places: Places) -> None:
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in (places.manifests, base / "net.d"):
         path.mkdir(mode=0o755, exist_ok=True)
-    token = hashlib.sha256(str(base).encode()).hexdigest()
+    token = _token(base)
     assert places.config is not None
     places.config.write_text(
         f'[network]\nconf_dir = "{base}/net.d"\ncache_dir = "{base}/cni"\n'
         f'bridge = "na{token[:8]}"\nsubnet = "{free_subnet(int(token[8:12], 16))}"\n'
     )
+
+
+def _token(base: Path) -> str:
+    """Hexadecimal digits that no other demo has."""
+    return hashlib.sha256(str(base).encode()).hexdigest()
 
 
 def free_subnet(start: int) -> ipaddress.IPv4Network:

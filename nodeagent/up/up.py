@@ -58,6 +58,7 @@ def check_host(given: argparse.Namespace, show: Show) -> None:
 def places_of(given: argparse.Namespace) -> Places:
     """Raises ValueError."""
     config = from_arguments(given)
+    passed_on = {"cgroup-root": given.cgroup_root, "log-size": given.log_size, "log-files": given.log_files}
     return Places(
         root=config.root,
         state=config.state,
@@ -69,7 +70,7 @@ def places_of(given: argparse.Namespace) -> Places:
         config=given.config.absolute() if given.config else None,
         cri=config.cri if given.cri else "",
         node_name=given.node_name,
-        agent_options=("--log-size", str(given.log_size), "--log-files", str(given.log_files)),
+        agent_options=tuple(f"--{name}={value}" for name, value in passed_on.items()),
     )
 
 

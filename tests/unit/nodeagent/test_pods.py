@@ -101,6 +101,7 @@ def test_one_container_without_limits_makes_the_pod_burstable() -> None:
 
 def test_the_systemd_name_of_the_parent() -> None:
     made = pod()
+    assert cgroup_parent(made, root="/a/b") == f"/a/b/kubepods/besteffort/pod{made.uid}"
     assert cgroup_parent(made, systemd=True) == f"kubepods-besteffort-pod{made.uid.replace('-', '_')}.slice"
 
 
