@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-BATCH = 64
-"""Items per message; annotations may hold 256 KiB for each, and clients accept 16 MiB."""
+ITEMS = 64
+BYTES = 1 << 20
+"""A message is ended by the item that reaches this; annotations alone may be 256 KiB, and clients accept 16 MiB."""
 
 T = TypeVar("T")
 
 
-def batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """The items in lists of 1 to BATCH."""
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, BATCH)):
+def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items in lists of 1 to ITEMS; `size` tells about how many bytes an item takes."""
+    batch: list[T] = []
+    left = BYTES
+    for item in items:
+        batch.append(item)
+        left -= size(item)
+        if len(batch) == ITEMS or left <= 0:
+            yield batch
+            batch, left = [], BYTES
+    if batch:
         yield batch

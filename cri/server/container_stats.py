@@ -34,7 +34,7 @@ async def list_container_stats(
 async def stream_container_stats(
     daemon: Daemon, request: api.StreamContainerStatsRequest
 ) -> AsyncIterator[api.StreamContainerStatsResponse]:
-    for batch in batches(matching(daemon, request.filter)):
+    for batch in batches(matching(daemon, request.filter), Container.weight):
         if stats := await stats_of(daemon, batch):
             yield api.StreamContainerStatsResponse(container_stats=stats)
 

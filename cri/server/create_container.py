@@ -19,6 +19,7 @@ from cri.server.daemon import Daemon
 from cri.server.errors import AlreadyExists, InvalidRequest, NotFound, WrongState
 from cri.server.joins import Joins
 from cri.server.pods import Container, Sandbox
+from cri.server.run_pod_sandbox import CONFIG_LIMIT
 from cri.server.signals import stop_signal
 from images import Image
 from runtime.linux.failpoints import failpoint
@@ -36,6 +37,8 @@ async def create_container(daemon: Daemon, request: api.CreateContainerRequest) 
     config = request.config
     if not config.HasField("metadata") or not config.metadata.name:
         raise InvalidRequest("config.metadata.name is missing: it names the container within its pod")
+    if config.ByteSize() > CONFIG_LIMIT:
+        raise InvalidRequest(f"config takes {config.ByteSize()} bytes, more than the limit of {CONFIG_LIMIT}")
     _check_state(sandbox)
     _check_name(sandbox, config.metadata)
     joins: Joins[str] = daemon.containers_under_way

@@ -21,8 +21,8 @@ async def list_images(daemon: Daemon, request: api.ListImagesRequest) -> api.Lis
 
 
 async def stream_images(daemon: Daemon, request: api.StreamImagesRequest) -> AsyncIterator[api.StreamImagesResponse]:
-    for batch in batches(_matching(daemon, request.filter)):
-        yield api.StreamImagesResponse(images=[image_message(image) for image in batch])
+    for batch in batches(map(image_message, _matching(daemon, request.filter)), api.Image.ByteSize):
+        yield api.StreamImagesResponse(images=batch)
 
 
 def _matching(daemon: Daemon, filter: api.ImageFilter) -> list[Image]:

@@ -39,5 +39,5 @@ async def list_containers(daemon: Daemon, request: api.ListContainersRequest) ->
 async def stream_containers(
     daemon: Daemon, request: api.StreamContainersRequest
 ) -> AsyncIterator[api.StreamContainersResponse]:
-    for batch in batches(matching(daemon, request.filter)):
-        yield api.StreamContainersResponse(containers=[listed_container(container) for container in batch])
+    for batch in batches(map(listed_container, matching(daemon, request.filter)), api.Container.ByteSize):
+        yield api.StreamContainersResponse(containers=batch)

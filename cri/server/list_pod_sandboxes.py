@@ -32,5 +32,5 @@ async def list_pod_sandbox(daemon: Daemon, request: api.ListPodSandboxRequest) -
 async def stream_pod_sandboxes(
     daemon: Daemon, request: api.StreamPodSandboxesRequest
 ) -> AsyncIterator[api.StreamPodSandboxesResponse]:
-    for batch in batches(matching(daemon, request.filter)):
-        yield api.StreamPodSandboxesResponse(pod_sandboxes=[listed_sandbox(sandbox) for sandbox in batch])
+    for batch in batches(map(listed_sandbox, matching(daemon, request.filter)), api.PodSandbox.ByteSize):
+        yield api.StreamPodSandboxesResponse(pod_sandboxes=batch)

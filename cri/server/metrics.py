@@ -39,7 +39,7 @@ async def list_pod_sandbox_metrics(
 async def stream_pod_sandbox_metrics(
     daemon: Daemon, request: api.StreamPodSandboxMetricsRequest
 ) -> AsyncIterator[api.StreamPodSandboxMetricsResponse]:
-    for batch in batches(_ready(daemon)):
+    for batch in batches(_ready(daemon), Sandbox.weight):
         yield api.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=await _metrics(daemon, batch))
 
 

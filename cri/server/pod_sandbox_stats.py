@@ -35,7 +35,7 @@ async def list_pod_sandbox_stats(
 async def stream_pod_sandbox_stats(
     daemon: Daemon, request: api.StreamPodSandboxStatsRequest
 ) -> AsyncIterator[api.StreamPodSandboxStatsResponse]:
-    for batch in batches(matching(daemon, request.filter)):
+    for batch in batches(matching(daemon, request.filter), Sandbox.weight):
         yield api.StreamPodSandboxStatsResponse(pod_sandbox_stats=await _stats(daemon, batch))
 
 

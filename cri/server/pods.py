@@ -77,6 +77,10 @@ class Sandbox:
     def host_network(self) -> bool:
         return bool(self.options.network == api.NODE)
 
+    def weight(self) -> int:
+        """About how many bytes a message about it and its containers takes."""
+        return self.config.ByteSize() + sum(container.weight() for container in self.containers.values())
+
     def to_record(self) -> dict[str, Any]:
         return {
             "config": encode(self.config),
@@ -164,6 +168,10 @@ class Container:
     def name(self) -> str:
         """namespace/pod/container, as people know it."""
         return f"{self.sandbox.name}/{self.config.metadata.name}"
+
+    def weight(self) -> int:
+        """About how many bytes a message about it takes."""
+        return 4096 + self.config.ByteSize()
 
     def to_record(self) -> dict[str, Any]:
         return {

@@ -37,6 +37,8 @@ FAILPOINTS = ("crid.run_sandbox.after_ledger", "crid.run_sandbox.after_shim", "c
 
 # The pod's identity becomes part of names and environment of plugins; Kubernetes' own are far narrower (CVE-2025-0750).
 _IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,252}")
+CONFIG_LIMIT = 4 << 20
+"""Bytes of a configuration; Kubernetes allows 256 KiB of annotations."""
 _HOSTNAME_LIMIT = 64  # __NEW_UTS_LEN (sethostname(2))
 
 
@@ -65,6 +67,8 @@ def _check(daemon: Daemon, request: api.RunPodSandboxRequest) -> None:
     if daemon.stopping.is_set():
         raise Unavailable("crid is stopping")
     config = request.config
+    if config.ByteSize() > CONFIG_LIMIT:
+        raise InvalidRequest(f"config takes {config.ByteSize()} bytes, more than the limit of {CONFIG_LIMIT}")
     if not config.HasField("metadata"):
         raise InvalidRequest("config.metadata is missing: it names the pod")
     if request.runtime_handler:

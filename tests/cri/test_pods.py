@@ -121,6 +121,7 @@ async def test_a_client_that_gives_up_finds_its_pod_later(crid: Crid) -> None:
         ({"linux": {"security_context": {"namespace_options": {"network": api.CONTAINER}}}}, "network"),
         ({"port_mappings": [{"host_port": 70000}]}, "port mapping"),
         ({"dns_config": {"servers": ["1.1.1.1\nx"]}}, "dns_config"),
+        ({"annotations": {"large": "x" * (5 << 20)}}, "more than the limit"),
     ],
 )
 async def test_bad_configurations(crid: Crid, change: dict[str, object], words: str) -> None:
