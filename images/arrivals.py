@@ -1,9 +1,9 @@
-"""Blobs on their way into the content store: each one once, however many images wait for it, a few at a time."""
+"""Blobs on their way into the content store: each one once, however many images wait for it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
@@ -11,13 +11,10 @@ from images.blobs import Growth
 from images.content import ContentStore
 from images.digest import Digest
 from images.documents import Descriptor
-from images.errors import DiskFull, ImageError, disk_full_explained
+from images.errors import DigestMismatch, DiskFull, ImageError, disk_full_explained
 from images.flights import Flights
-from images.limits import Limits
-from images.source import Source
+from images.transfer import Transfer
 from images.workers import Workers
-
-Count = Callable[[int], None]
 
 
 class Arrival:
@@ -36,49 +33,48 @@ class Arrival:
 class Arrivals:
     """Fetches blobs."""
 
-    def __init__(self, content: ContentStore, workers: Workers, limits: Limits) -> None:
+    def __init__(self, content: ContentStore, workers: Workers) -> None:
         self._content = content
         self._workers = workers
-        self._slots = asyncio.Semaphore(limits.downloads)
         self._flights: Flights[None] = Flights()
         self._growing: dict[Digest, Growth] = {}
 
     @asynccontextmanager
-    async def arriving(self, descriptor: Descriptor, source: Source, count: Count) -> AsyncIterator[Arrival]:
-        """A blob from here or from `source`; `count` is told of bytes as they come.
+    async def arriving(self, descriptor: Descriptor, transfer: Transfer) -> AsyncIterator[Arrival]:
+        """A blob from here, or else from where the transfer takes it.
 
         Leaving the block gives the blob up, unless others wait for it too.
         """
         if self._content.has(descriptor):
             yield Arrival(self._content.growth(descriptor), None)
             return
-        async with self._flights.aboard(descriptor.digest, lambda: self._fetch(descriptor, source, count)) as task:
+        async with self._flights.aboard(descriptor.digest, lambda: self._fetch(descriptor, transfer)) as task:
             yield Arrival(self._growing.setdefault(descriptor.digest, Growth()), task)
 
-    async def _fetch(self, descriptor: Descriptor, source: Source, count: Count) -> None:
+    async def _fetch(self, descriptor: Descriptor, transfer: Transfer) -> None:
         growth = self._growing.setdefault(descriptor.digest, Growth())
         try:
-            async with self._slots:
+            async with transfer.downloads:
                 with disk_full_explained(f"downloading {descriptor.digest}"):
-                    await self._receive(descriptor, source, growth, count)
+                    await self._receive(descriptor, transfer, growth)
         except BaseException as error:
-            if isinstance(error, DiskFull):  # nothing that could be resumed is worth the space now
-                await self._workers.run(partial(self._content.discard, descriptor.digest))
             growth.fail(error if isinstance(error, Exception) else ImageError("the download was given up"))
+            if isinstance(error, DigestMismatch | DiskFull):  # wrong bytes, or not worth their space now
+                await self._workers.run(partial(self._content.discard, descriptor.digest))
             raise
         finally:
             self._growing.pop(descriptor.digest, None)
 
-    async def _receive(self, descriptor: Descriptor, source: Source, growth: Growth, count: Count) -> None:
+    async def _receive(self, descriptor: Descriptor, transfer: Transfer, growth: Growth) -> None:
         ingest = await self._workers.run(lambda: self._content.ingest(descriptor, growth))
         with ingest:
             await self._workers.run(ingest.resume)
-            count(ingest.offset)
+            transfer.count(ingest.offset)
             if ingest.offset < descriptor.size:
-                async with aclosing(source.parts(descriptor, ingest.offset)) as parts:
+                async with aclosing(transfer.source.parts(descriptor, ingest.offset)) as parts:
                     async for part in parts:
                         await self._workers.run(partial(ingest.write, part))
-                        count(len(part))
+                        transfer.count(len(part))
             await self._workers.run(ingest.commit)
 
     async def close(self) -> None:

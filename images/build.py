@@ -9,17 +9,16 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from images.digest import Digest
-from images.documents import Descriptor
 from images.errors import ImageError
 from images.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from images.platform import Platform
-from images.source import Fetched
+from images.source import Fetched, Memory
 from runtime.linux.commands import run_command
 from runtime.linux.files import read_limited
 
@@ -94,24 +93,7 @@ def layer_tar(files: Sequence[LayerFile]) -> bytes:
     return out.getvalue()
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltImage:
-    """An image in memory, a source to take it in from: its manifest, and every blob that this names, by digest."""
-
-    name: str
-    body: bytes
-    blobs: Mapping[Digest, bytes]
-
-    async def manifest(self, digest: Digest | None = None) -> Fetched:
-        """The manifest; there is no other."""
-        return Fetched(self.body, OCI_MANIFEST, Digest.of(self.body))
-
-    async def parts(self, descriptor: Descriptor, offset: int) -> AsyncGenerator[bytes, None]:
-        """A blob from `offset` on."""
-        yield self.blobs[descriptor.digest][offset:]
-
-
-def build_image(name: str, layers: Sequence[bytes], config: Mapping[str, Any], platform: Platform) -> BuiltImage:
+def build_image(name: str, layers: Sequence[bytes], config: Mapping[str, Any], platform: Platform) -> Memory:
     """Put uncompressed layer tars and an image config's `config` object (OCI image-spec, config.md) into an image."""
     diff_ids = [Digest.of(layer) for layer in layers]
     document = {
@@ -120,18 +102,19 @@ def build_image(name: str, layers: Sequence[bytes], config: Mapping[str, Any], p
         "config": dict(config),
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }
-    body = json.dumps(document, sort_keys=True).encode()
+    described = json.dumps(document, sort_keys=True).encode()
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": OCI_CONFIG, "digest": Digest.of(body), "size": len(body)},
+        "config": {"mediaType": OCI_CONFIG, "digest": Digest.of(described), "size": len(described)},
         "layers": [
             {"mediaType": OCI_LAYER, "digest": diff_id, "size": len(layer)}
             for diff_id, layer in zip(diff_ids, layers, strict=True)
         ],
     }
-    blobs = {Digest.of(body): body, **dict(zip(diff_ids, layers, strict=True))}
-    return BuiltImage(name, json.dumps(manifest, sort_keys=True).encode(), blobs)
+    blobs = {Digest.of(described): described, **dict(zip(diff_ids, layers, strict=True))}
+    body = json.dumps(manifest, sort_keys=True).encode()
+    return Memory(name, blobs, Fetched(body, OCI_MANIFEST, Digest.of(body)))
 
 
 def busybox_tree(binary: Path = Path("/bin/busybox")) -> list[LayerFile]:

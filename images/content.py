@@ -60,15 +60,6 @@ class ContentStore:
         """A blob that is here, for readers."""
         return Growth.complete(self.path(descriptor.digest), descriptor.size)
 
-    def put(self, data: bytes, digest: Digest) -> None:
-        """Store a small blob that is in memory; raises DigestMismatch."""
-        if self.has(Descriptor("", digest, len(data))):
-            return
-        with self.ingest(Descriptor("", digest, len(data)), Growth()) as ingest:
-            ingest.restart()
-            ingest.write(data)
-            ingest.commit()
-
     def ingest(self, descriptor: Descriptor, growth: Growth) -> Ingest:
         """Begin, or resume, the arrival of a blob, which readers follow through `growth`."""
         self._ledger.record(Effect(KIND, self._name(descriptor.digest)))
@@ -173,7 +164,7 @@ class Ingest:
         self._growth.advance(self.offset)
 
     def commit(self) -> None:
-        """Verify, make durable, and give the blob its name; raises DigestMismatch, and the file is gone then."""
+        """Verify, make durable, and give the blob its name; raises DigestMismatch: discard() it then."""
         if self.offset != self._descriptor.size:
             raise self._mismatch(f"{self.offset} bytes instead of {self._descriptor.size}")
         if not self._descriptor.digest.matches(self._hasher):
@@ -186,5 +177,4 @@ class Ingest:
         self._store.adopted(self._descriptor)
 
     def _mismatch(self, got: str) -> DigestMismatch:
-        self._store.discard(self._descriptor.digest)
         return DigestMismatch(f"{self._descriptor.digest}: the registry sent {got}")

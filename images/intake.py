@@ -15,14 +15,15 @@ from images.arrivals import Arrivals
 from images.content import ContentStore
 from images.digest import Digest, chain_ids
 from images.documents import Descriptor, ImageConfig, Index, Manifest, parse_config, parse_manifest
-from images.errors import DigestMismatch, MalformedImage, UnsupportedImage, disk_full_explained
+from images.errors import DigestMismatch, MalformedImage, UnsupportedImage
 from images.image import Image
 from images.layers import Layers, Wanted
 from images.leases import Lease
 from images.limits import Limits
 from images.platform import Platform
 from images.progress import Meter
-from images.source import Fetched, Source
+from images.source import Fetched, Memory, Source
+from images.transfer import Transfer
 from images.workers import Workers
 from runtime.linux.failpoints import failpoint
 
@@ -55,7 +56,7 @@ class Intake:
         blobs = [*documents, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
         chain = chain_ids(list(config.diff_ids))
         lease.add(*blobs, *chain)
-        await self._store({**documents, manifest.config.digest: body})
+        await self._store(source.name, {**documents, manifest.config.digest: body})
         failpoint("images.pull.after_config")
         await self._take_layers(source, manifest, config, chain, meter)
         failpoint("images.pull.after_layers")
@@ -105,10 +106,12 @@ class Intake:
             )
         return bytes(body)
 
-    async def _store(self, documents: dict[Digest, bytes]) -> None:
-        with disk_full_explained("storing an image's manifest"):
-            for digest, body in documents.items():
-                await self._workers.run(partial(self._content.put, body, digest))
+    async def _store(self, name: str, documents: dict[Digest, bytes]) -> None:
+        """Like blobs that arrive, since another pull may be storing the same ones."""
+        transfer = Transfer(Memory(name, documents), lambda _: None, self._limits)
+        for digest, body in documents.items():
+            async with self._arrivals.arriving(Descriptor("", digest, len(body)), transfer) as arrival:
+                await arrival.complete()
 
     async def _take_layers(
         self, source: Source, manifest: Manifest, config: ImageConfig, chain: list[Digest], meter: Meter
@@ -119,7 +122,8 @@ class Intake:
             wanted.append(Wanted(chain_id, diff_id, blob, wanted[-1] if wanted else None))
             if chain_id not in self._layers.usage and not self._content.has(blob):
                 meter.expect(blob.size)
-        tasks = [asyncio.create_task(self._layers.obtain(layer, source, meter.count)) for layer in wanted]
+        transfer = Transfer(source, meter.count, self._limits)
+        tasks = [asyncio.create_task(self._layers.obtain(layer, transfer)) for layer in wanted]
         try:
             await asyncio.gather(*tasks)
         finally:

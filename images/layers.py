@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from images.arrivals import Arrivals, Count
+from images.arrivals import Arrivals
 from images.blobs import BlobReader
 from images.digest import Digest
 from images.documents import Descriptor
 from images.errors import ImageError, MalformedImage
 from images.flights import Flights
 from images.limits import Limits
-from images.source import Source
+from images.transfer import Transfer
 from images.trash import Trash
 from images.unpack.layer import LayerUnpack
-from images.workers import Workers
+from images.workers import Workers, in_own_thread
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect, Ledger
 from runtime.linux.syscalls import syncfs
@@ -73,7 +73,6 @@ class Layers:
         self._arrivals = arrivals
         self._workers = workers
         self._limits = limits
-        self._slots = asyncio.Semaphore(limits.unpacks)
         self._flights: Flights[None] = Flights()
         #: Bytes and inodes of each finished layer.
         self.usage: dict[Digest, tuple[int, int]] = {}
@@ -82,19 +81,19 @@ class Layers:
         """Where a finished layer is."""
         return self._finished / chain_id.hex[:NAME_LENGTH]
 
-    async def obtain(self, wanted: Wanted, source: Source, count: Count) -> None:
+    async def obtain(self, wanted: Wanted, transfer: Transfer) -> None:
         """Return once the layer, and with it all below, is finished; raises ImageError, OSError."""
         if wanted.chain_id not in self.usage:
-            await self._flights.join(wanted.chain_id, partial(self._make, wanted, source, count))
+            await self._flights.join(wanted.chain_id, partial(self._make, wanted, transfer))
 
-    async def _make(self, wanted: Wanted, source: Source, count: Count) -> None:
+    async def _make(self, wanted: Wanted, transfer: Transfer) -> None:
         directory = self._unpacking / self.directory(wanted.chain_id).name
         effect = Effect(KIND, PREFIX + directory.name, detail={"chain_id": wanted.chain_id})
-        async with self._being_made(wanted.below, source, count) as below:
+        async with self._being_made(wanted.below, transfer) as below:
             try:
                 await self._workers.run(partial(self._begin, directory, effect))
                 with contextlib.closing(LayerUnpack(directory, wanted.diff_id, self._limits)) as unpack:
-                    await self._extract(unpack, wanted.blob, source, count)
+                    await self._extract(unpack, wanted.blob, transfer)
                     if below is not None:
                         await asyncio.shield(below)
                     cost = await self._workers.run(partial(self._finish, unpack, directory, wanted))
@@ -104,14 +103,12 @@ class Layers:
         self.usage[wanted.chain_id] = cost
 
     @contextlib.asynccontextmanager
-    async def _being_made(
-        self, wanted: Wanted | None, source: Source, count: Count
-    ) -> AsyncIterator[asyncio.Task[None] | None]:
+    async def _being_made(self, wanted: Wanted | None, transfer: Transfer) -> AsyncIterator[asyncio.Task[None] | None]:
         """The making of the layer below, which goes on beside that of this one; None when it is finished."""
         if wanted is None or wanted.chain_id in self.usage:
             yield None
             return
-        async with self._flights.aboard(wanted.chain_id, partial(self._make, wanted, source, count)) as task:
+        async with self._flights.aboard(wanted.chain_id, partial(self._make, wanted, transfer)) as task:
             yield task
 
     def _begin(self, directory: Path, effect: Effect) -> None:
@@ -124,13 +121,11 @@ class Layers:
             self._trash.delete(self._trash.throw(place))
         self._ledger.strike(effect)
 
-    async def _extract(self, unpack: LayerUnpack, blob: Descriptor, source: Source, count: Count) -> None:
-        async with self._arrivals.arriving(blob, source, count) as arrival, self._slots:
+    async def _extract(self, unpack: LayerUnpack, blob: Descriptor, transfer: Transfer) -> None:
+        async with self._arrivals.arriving(blob, transfer) as arrival, transfer.unpacks:
             with contextlib.closing(BlobReader(arrival.growth)) as reader:
                 try:
-                    await self._workers.run(
-                        partial(unpack.extract, reader), stop=partial(reader.stop, ImageError("given up"))
-                    )
+                    await in_own_thread(partial(unpack.extract, reader), partial(reader.stop, ImageError("given up")))
                 except MalformedImage:
                     await arrival.complete()  # what is damaged is most often not what it should be, either
                     raise

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from images.digest import Digest
 from images.documents import Descriptor
+from images.errors import ImageNotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,22 @@ class Source(Protocol):
 
     def parts(self, descriptor: Descriptor, offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a blob from `offset` on, not verified."""
+
+
+class Memory:
+    """A source whose image is here as bytes; `top` is its manifest, if that is asked for."""
+
+    def __init__(self, name: str, blobs: Mapping[Digest, bytes], top: Fetched | None = None) -> None:
+        self.name = name
+        self._blobs = blobs
+        self._top = top
+
+    async def manifest(self, digest: Digest | None = None) -> Fetched:
+        """The manifest; there is no other."""
+        if self._top is None or digest not in (None, self._top.digest):
+            raise ImageNotFound(f"{self.name} has no manifest {digest or ''}")
+        return self._top
+
+    async def parts(self, descriptor: Descriptor, offset: int) -> AsyncGenerator[bytes, None]:
+        """A blob from `offset` on."""
+        yield self._blobs[descriptor.digest][offset:]

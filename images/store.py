@@ -97,7 +97,7 @@ class ImageStore:
         self._workers = workers = Workers(THREADS)
         self._trash = trash = Trash(root / "trash")
         self._content = ContentStore(root / "content", ledger)
-        self._arrivals = Arrivals(self._content, workers, self._limits)
+        self._arrivals = Arrivals(self._content, workers)
         self._layers = Layers(root / "snapshots", ledger, trash, self._arrivals, workers, self._limits)
         self._snapshots = Snapshots(root / "snapshots", ledger, trash, workers)
         self._catalog = Catalog(records, pinned)

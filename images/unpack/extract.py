@@ -18,7 +18,7 @@ from images.limits import Limits
 from images.tar.header import BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry
 from images.tar.reader import TarReader
 from images.unpack.attributes import set_xattrs
-from images.unpack.names import AUFS, OPAQUE, WHITEOUT, clean, shown, whiteout_target
+from images.unpack.names import AUFS, OPAQUE, WHITEOUT, clean, is_mark, shown, whiteout_target
 from images.unpack.tree import Tree
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -78,7 +78,7 @@ class Extractor:
         handler = self._handlers.get(entry.type)
         if handler is None:
             raise MalformedImage(f"an archive member of type {entry.type!r}: {shown(path)}")
-        if path.rpartition(b"/")[2].startswith(WHITEOUT):
+        if WHITEOUT in path and is_mark(path):
             self._whiteout(path)
         elif path:
             handler(entry, path)
@@ -164,7 +164,7 @@ class Extractor:
         above, slash, base = path.rpartition(b"/")
         if base == OPAQUE:
             self._done.opaque.add(above)
-        elif not base.startswith(AUFS):
+        elif base.startswith(WHITEOUT) and not base.startswith(AUFS):
             self._done.whiteouts.add(above + slash + whiteout_target(base))
 
     def _make(self, path: bytes, make: Callable[[int, bytes], None]) -> None:

@@ -8,7 +8,7 @@ from images.limits import Limits
 #: image-spec, layer.md, "Whiteouts".
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
-#: AUFS kept its own bookkeeping under this prefix; it means nothing here.
+#: AUFS kept files and directories of its own under this prefix; they mean nothing here.
 AUFS = b".wh..wh."
 
 
@@ -33,6 +33,12 @@ def _without_dots(path: bytes) -> bytes:
     if b".." in parts:
         raise UnsafeLayer(f"a name that climbs out of its directory: {shown(path)}")
     return b"/".join(parts)
+
+
+def is_mark(path: bytes) -> bool:
+    """Whether a path names no file of the image, but a whiteout or something of AUFS."""
+    above, _, base = path.rpartition(b"/")
+    return base.startswith(WHITEOUT) or any(part.startswith(AUFS) for part in above.split(b"/"))
 
 
 def whiteout_target(base: bytes) -> bytes:

@@ -26,7 +26,6 @@ class Tree:
     """Holds the fds of one layer's directories until close(); paths are relative and clean (names.clean)."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
         self.root = os.open(path, FOLLOWED)
         #: Directories that were made on the way to something, and not (yet) named by the archive itself.
         self.implicit: set[bytes] = set()

@@ -24,6 +24,7 @@ from images.errors import (
     Unauthorized,
 )
 from runtime.linux.ledger import Ledger
+from runtime.linux.records import Records
 from tests.support.faulty_registry import FaultyRegistry, changed, cut, stall, status, without_ranges
 from tests.support.images import push_image
 from tests.support.registry import PASSWORD, USER, Registry
@@ -279,6 +280,29 @@ async def test_redirects_to_nowhere(store: ImageStore, registry: Registry, locat
         with pytest.raises(ImageError):
             await store.pull(f"{faulty.host}/{name}")
         assert len(faulty.asked("/blobs/")) < 60
+
+
+async def test_stalled_pulls_keep_nobody_else_waiting(
+    tmp_path: Path, ledger: Ledger, records: Records, registry: Registry
+) -> None:
+    """More stalled layers than there are threads in the pool, and each with an unpacker that waits for it."""
+    store = ImageStore(tmp_path / "root", ledger, records, registries=[])
+    await store.recover()
+    stalled = [
+        push_image(registry, f"stalled:{n}", [[regular(f"{n}-{layer}", os.urandom(1000))] for layer in range(3)])
+        for n in range(8)
+    ]
+    fine = push_image(registry, "fine:1", [[regular("fine", os.urandom(SIZE))]])
+    async with FaultyRegistry(registry) as faulty:
+        for layer in (blob for image in stalled for blob in image.blobs):
+            faulty.add(layer, stall(100))
+        pulls = [asyncio.create_task(store.pull(f"{faulty.host}/stalled:{n}")) for n in range(8)]
+        for image in stalled:
+            await faulty.until_asked(image.blobs[0])
+        assert (await asyncio.wait_for(store.pull(f"{faulty.host}/fine:1"), 20)).id == fine.image_id
+        assert not any(pull.done() for pull in pulls)
+        await store.close()
+        assert all(pull.cancelled() for pull in pulls)
 
 
 async def test_a_cancelled_pull_leaves_nothing_but_what_can_be_resumed(

@@ -216,6 +216,8 @@ def test_whiteouts_only_where_there_is_something_to_hide(tmp_path: Path) -> None
         raw_entry(b"b/.wh..wh..opq"),
         regular("b/mine", b"4"),
         raw_entry(b".wh..wh.plnk", b"5"),
+        raw_entry(b".wh..wh.plnk/12.34"),
+        raw_entry(b"a/.wh..wh.aufs"),
     )
     layer = unpack(tmp_path, data, "layer", [first])
     assert sorted(str(path.relative_to(layer)) for path in layer.rglob("*")) == ["a", "a/file", "b", "b/mine"]

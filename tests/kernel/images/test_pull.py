@@ -110,6 +110,16 @@ async def test_ten_at_once_are_one_download(store: ImageStore, registry: Registr
     assert served.count('"GET /v2/ten/manifests/1 ') == 1
 
 
+async def test_many_tags_of_one_image_at_once(store: ImageStore, registry: Registry, ledger: Ledger) -> None:
+    """They share manifest, config and layers, and none gets in another's way."""
+    names = [push_image(registry, f"tags:{number}").ref for number in range(8)]
+    images = await asyncio.gather(*(store.pull(name) for name in names))
+    assert len({image.id for image in images}) == 1
+    (image,) = store.list()
+    assert image.repo_tags == tuple(names)
+    assert ledger.entries("ingest") == []
+
+
 async def test_shared_layers_are_neither_fetched_nor_unpacked_again(store: ImageStore, registry: Registry) -> None:
     base = [directory("etc", 0o755), regular("etc/base", os.urandom(100_000))]
     one = push_image(registry, "shared:one", [base, [regular("one", b"1")]])
