@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest_asyncio
 
-from tests.support.node import Node, status_of, waits_for
+from tests.support.agent import status_of, waits_for
+from tests.support.node import Node
 from tests.support.pods import container, manifest
 
 SLEEP = ["sleep", "600"]

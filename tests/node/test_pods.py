@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cri.proto import api_pb2
-from tests.support.node import Node, status_of, waits_for
+from tests.support.agent import status_of, waits_for
+from tests.support.node import Node
 from tests.support.pods import container, manifest
 
 SLEEP = ["sleep", "600"]

@@ -10,7 +10,8 @@ import pytest
 
 from nodeagent.fsck import fsck
 from nodeagent.sync.starting import FAILPOINTS
-from tests.support.node import Node, status_of
+from tests.support.agent import status_of
+from tests.support.node import Node
 from tests.support.pods import container, manifest
 
 SLEEP = ["sleep", "600"]

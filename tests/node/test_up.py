@@ -104,23 +104,6 @@ def left(before: dict[str, set[str]], *words: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_serves_a_page_and_leaves_nothing_behind(base: Path, number: signal.Signals) -> None:
-    before = marks()
-    with running("up", "--demo", "--demo-dir", str(base / "demo")) as command:
-        url = command.says(r"at (http://[0-9.]+/)")
-        assert "Hello from pod demo" in fetch(url)
-        for word in ("cri.sock (CRI v1)", "agent.sock", "nodectl pods", "nodectl logs", "nodectl exec", f"curl {url}"):
-            assert word in command.output
-        bridge = re.search(r'bridge = "(\w+)"', (base / "demo" / "crid.toml").read_text())
-        assert bridge is not None
-        command.process.send_signal(number)
-        assert command.ends() == 0, command.output
-        assert "The demo has left nothing behind." in command.output
-    assert list(base.iterdir()) == []
-    assert left(before, str(base), bridge[1], "nodeagent-demo") == []
-
-
 def test_a_demo_that_is_interrupted_on_its_way_up_leaves_nothing_either(base: Path) -> None:
     before = marks()
     with running("up", "--demo", "--demo-dir", str(base / "demo")) as command:
