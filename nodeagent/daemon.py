@@ -78,6 +78,9 @@ async def _run(config: Config) -> int:
         log.info("node %s: manifests in %s, status on %s", node.name, config.manifests, config.socket)
         try:
             await agent
+        except ExceptionGroup as failed:
+            # One of the agent's parts cannot go on, such as for want of inotify instances; the others were stopped.
+            raise failed.exceptions[0] from failed
         except asyncio.CancelledError:
             notify("STOPPING=1")
             log.info("the agent stops; pods go on")

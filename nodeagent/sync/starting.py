@@ -27,14 +27,6 @@ SANDBOX_TIMEOUT = 240.0
 """Seconds for a sandbox with its network, as in the kubelet. A later try joins one that is under way still."""
 POST_START_TIMEOUT = 600.0
 
-FAILPOINTS = (
-    "agent.sync.before_sandbox",
-    "agent.sync.after_sandbox",
-    "agent.sync.before_create",
-    "agent.sync.after_create",
-    "agent.sync.after_start",
-)
-
 
 class Failed(Exception):
     """One step of the way failed. `reason` is the kubelet's word for it."""

@@ -17,6 +17,7 @@ from nodeagent.sync.observed import SECOND
 from nodeagent.sync.pod_files import PodFiles
 from nodeagent.volumes.errors import VolumesError
 from nodeagent.volumes.manager import VolumeManager
+from runtime.linux.failpoints import failpoint
 
 PATIENCE = 10.0
 """Seconds."""
@@ -65,6 +66,7 @@ class Teardown:
         while True:
             try:
                 await self._volumes.unmount(uid)
+                failpoint("agent.teardown.after_volumes")
                 if with_files:
                     await asyncio.to_thread(self._files.remove, uid)
                 return

@@ -25,6 +25,7 @@ from nodeagent.sync.plan import Plan, Waiting, decide
 from nodeagent.sync.starting import Failed, Starter
 from nodeagent.sync.status import View, document_of, pod_status, timestamp
 from nodeagent.sync.tools import Tools
+from runtime.linux.failpoints import failpoint
 
 
 class PodWorker:
@@ -172,7 +173,9 @@ class PodWorker:
         """Stops and removes every sandbox in it, and begins to undo what their pods had."""
         for sandbox in observed.sandboxes:
             await stop_sandbox(self._tools.cri, self._tools.journal, sandbox, observed)
+            failpoint("agent.end.after_stop")
             await remove_sandbox(self._tools.cri, sandbox)
+            failpoint("agent.end.after_remove")
         for uid in {sandbox.uid for sandbox in observed.sandboxes}:
             self._tools.teardown.begin(self.key, uid)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nodeagent.fsck import fsck
-from nodeagent.sync.starting import FAILPOINTS
+from nodeagent.sync.failpoints import ENDING, STARTING
 from tests.support.agent import status_of
 from tests.support.node import Node
 from tests.support.pods import container, manifest
@@ -38,7 +38,7 @@ async def test_an_agent_that_was_killed_takes_over_what_runs(node: Node) -> None
     await clean(node)
 
 
-@pytest.mark.parametrize("name", FAILPOINTS)
+@pytest.mark.parametrize("name", STARTING)
 async def test_an_agent_killed_on_the_way_to_a_pod_finishes_it(node: Node, name: str) -> None:
     await node.stop_agent()
     node.put(plain())
@@ -52,6 +52,24 @@ async def test_an_agent_killed_on_the_way_to_a_pod_finishes_it(node: Node, name:
     await clean(node)
     node.remove()
     await node.until_gone()
+    await clean(node)
+
+
+@pytest.mark.parametrize("name", ENDING)
+async def test_an_agent_killed_on_the_way_to_a_pods_end_finishes_it(node: Node, name: str) -> None:
+    volume = {"name": "data", "emptyDir": {}}
+    document = plain(volumeMounts=[{"name": "data", "mountPath": "/data"}])
+    document["spec"]["volumes"] = [volume]
+    node.put(document)
+    await node.until_running("web")
+    await node.stop_agent()
+    node.spawn_agent(f"{name}=kill")
+    node.remove()
+    await node.agent_died()
+    await node.start_agent()
+    await node.until_gone()
+    assert list((node.kubelet_root / "pods").iterdir()) == []
+    assert list(node.log_root.iterdir()) == []
     await clean(node)
 
 
