@@ -20,6 +20,7 @@ from images.image import Image
 from images.layers import Layers, Wanted
 from images.leases import Lease
 from images.limits import Limits
+from images.memory import give_back
 from images.platform import Platform
 from images.progress import Meter
 from images.source import Fetched, Memory, Source
@@ -130,6 +131,7 @@ class Intake:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            give_back()
 
 
 def _chosen(index: Index, platform: Platform, what: str) -> Descriptor:

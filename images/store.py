@@ -23,6 +23,7 @@ from images.intake import Intake
 from images.layers import Layers
 from images.leases import Leases
 from images.limits import Limits
+from images.memory import share_arenas
 from images.platform import Platform
 from images.progress import Meter, Progress
 from images.reference import Reference
@@ -91,6 +92,7 @@ class ImageStore:
         limits: Limits | None = None,
     ) -> None:
         """`registries`: directories of hosts.toml files; `pinned`: names of images that the kubelet may not collect."""
+        share_arenas()
         self._root = root
         self._registries = tuple(registries)
         self._limits = limits or Limits()
