@@ -49,14 +49,14 @@ class Calls:
         """Whether the far side is still there, as far as we know."""
         return self._open
 
-    async def call(self, op: str, timeout: float, fds: Sequence[int] = (), **fields: Any) -> Message:
+    async def call(self, op: str, timeout: float, fds: Sequence[int] = (), blob: bytes = b"", **fields: Any) -> Message:
         """Send a request and await its reply; the reply's fds are the caller's.
 
         Raises what the far side raised, TimeoutError after `timeout` seconds, ShimLost when it is gone.
         """
         self._last_id += 1
         number = self._last_id
-        return await self._await_reply(number, timeout, self._send({"id": number, "op": op, **fields}, fds), op)
+        return await self._await_reply(number, timeout, self._send({"id": number, "op": op, **fields}, fds, blob), op)
 
     async def expect(self, number: int, timeout: float, what: str) -> Message:
         """Await the reply to a request that the far side was born with."""
@@ -77,14 +77,14 @@ class Calls:
             if isinstance(sys.exception(), asyncio.CancelledError | TimeoutError):
                 _discard(future)
 
-    async def _send(self, doc: dict[str, Any], fds: Sequence[int]) -> None:
+    async def _send(self, doc: dict[str, Any], fds: Sequence[int], blob: bytes) -> None:
         if not self._open:
             raise self._lost_error()
         async with self._sending:
             deadline = self._loop.time() + SEND_SECONDS
             while True:
                 try:
-                    return self._channel.send(doc, fds)
+                    return self._channel.send(doc, fds, blob)
                 except BlockingIOError:
                     if self._loop.time() > deadline:
                         raise self._lost_error() from None

@@ -10,47 +10,51 @@ streams: first to the log, then to disk, then to crid.
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from runtime import rootfs, state
+from runtime import state
 from runtime.errors import NotFound
 from runtime.init import InitPlan, run_init
 from runtime.linux import syscalls
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.fds import Fd
-from runtime.process import ProcessPlan, prepare
-from runtime.shim.birth import Birth, Outcome, exit_code
+from runtime.shim.birth import Birth, exit_code
 from runtime.shim.console import Console
-from runtime.shim.sandbox import Sandbox
-from runtime.spec import ContainerSpec
+from runtime.shim.home import Home
 
 #: How long a failed or ended container is given for what normally takes no time at all.
 GRACE_SECONDS: Final = 2.0
 
-Done = Callable[[Exception | None], None]
+#: Called with the error as JSON, or with b"" when the container runs.
+Done = Callable[[bytes], None]
 
 
 class Container:
     """A container and its first process; everything happens in the shim's loop."""
 
-    def __init__(self, sandbox: Sandbox, spec: ContainerSpec, published: Callable[[Container], None]) -> None:
-        """`published` is called once, when the exit is on disk."""
+    def __init__(self, home: Home, doc: Mapping[str, Any], spec: bytes, published: Callable[[Container], None]) -> None:
+        """`doc` has the keys container (id), cgroup (path) and those of Console; `spec` is passed on unread.
+
+        `published` is called once, when the exit is on disk. Raises OSError when the log cannot be opened.
+        """
+        self.id: str = doc["container"]
         self.spec = spec
-        self.cgroup = Cgroup(sandbox.cgroup_path(spec), sandbox.layout)
-        self.console = Console(sandbox.loop, spec, self._output_ended)
+        self.cgroup = Cgroup(doc["cgroup"], home.layout)
+        self.console = Console(home.loop, doc, self._output_ended)
         self.pid = 0
         self.pidfd: Fd | None = None
         self.started_at = 0
         self.exit: dict[str, Any] | None = None
-        self._sandbox = sandbox
+        self._home = home
         self._published = published
         self._birth: Birth | None = None
-        self._failed: Done | None = None
-        self._error: Exception | None = None
+        self._done: Done | None = None
+        self._error = b""
         self._wait_status: int | None = None
         self._finished_at = 0
 
@@ -66,95 +70,74 @@ class Container:
 
     def status(self) -> dict[str, Any]:
         """For crid: pid and started_at; after the end exit_code, finished_at, oom_killed."""
-        doc: dict[str, Any] = {"container": self.spec.id, "pid": self.pid, "started_at": self.started_at}
+        doc: dict[str, Any] = {"container": self.id, "pid": self.pid, "started_at": self.started_at}
         if self.console.log.lost:
             doc |= {"log_bytes_lost": self.console.log.lost, "log_error": self.console.log.why}
         return doc | (self.exit or {})
 
     def start(self, done: Done, target: Fd | None = None) -> None:
-        """Make cgroup, streams and first process; `done` is called later. When this raises, nothing is left.
+        """Clone the first process into its cgroup, which exists; `done` is called later. Raises OSError.
 
         `target` is the pidfd of a process whose PID namespace is shared instead of the pod's (CRI TARGET).
         """
-        process = self.spec.oci["process"]
-        bounding = self._sandbox.bounding
-        plan = prepare(process, self.spec.id, self.spec.seccomp_filter, bounding, terminal=self.spec.tty)
-        directory = self._sandbox.spec.state_dir
-        with contextlib.ExitStack() as undo:
-            undo.callback(self.console.close)
-            undo.callback(state.forget_container, directory, self.spec.id)
-            state.write_container(directory, self.spec.id, self._record())
-            undo.callback(self.cgroup.remove)
-            failpoint("shim.start.before_cgroup")
-            self.cgroup.create()
-            self.cgroup.apply((self.spec.oci.get("linux") or {}).get("resources") or {})
-            failpoint("shim.start.before_clone")
-            self._clone(plan, process.get("oomScoreAdj"), done, target)
-            undo.pop_all()
+        failpoint("shim.start.before_clone")
+        self._done = done
+        birth = Birth(self._home.loop, f"container {self.id}", self._born)
+        theirs: list[Fd | None] = []
+        try:
+            theirs = self.console.open_pipes()
+            stdin, stdout, stderr = (fd.fileno() if fd else -1 for fd in theirs)
+            init = InitPlan(self._home.spec.state_dir, self.spec, self.cgroup, (stdin, stdout, stderr))
+            with Fd(self.cgroup.clone_fd()) as cgroup:
+                body = functools.partial(run_init, init)
+                self._home.bear(birth, body, syscalls.CLONE_NEWNS, cgroup.fileno(), target)
+        except BaseException:
+            self.console.close()
+            raise
+        finally:
+            for fd in theirs:
+                if fd:
+                    fd.close()
+        self._birth, self.pid, self.pidfd = birth, birth.pid, birth.pidfd
 
-    def _record(self) -> dict[str, Any]:
-        return {"container": self.spec.id, "cgroup": self.cgroup.path, "started_at": self.started_at}
-
-    def _clone(self, process: ProcessPlan, oom_score_adj: int | None, done: Done, target: Fd | None) -> None:
-        with contextlib.ExitStack() as childs:
-            join = self.cgroup.prepare_join()
-            childs.callback(join.close)
-            init = InitPlan(
-                staging=self._sandbox.spec.state_dir,
-                plan_mounts=lambda: rootfs.plan(self.spec, self.cgroup),
-                process=process,
-                join=join,
-                streams=self.console.open_pipes(childs),
-                oom_score_adj=oom_score_adj,
-            )
-            cgroup_fd = childs.enter_context(Fd(self.cgroup.clone_fd()))
-            birth = Birth(self._sandbox.loop, f"container {self.spec.id}", lambda outcome: self._born(outcome, done))
-            with self._sandbox.birthplace(target) as flags:
-                birth.begin(lambda status: run_init(init, status), syscalls.CLONE_NEWNS | flags, cgroup_fd.fileno())
-            self._birth, self.pid, self.pidfd = birth, birth.pid, birth.pidfd
-
-    def _born(self, outcome: Outcome, done: Done) -> None:
+    def _born(self, error: bytes, master: Fd | None) -> None:
         self._birth = None
-        if outcome.error is not None:
-            self._fail(outcome.error, done)
+        if error:
+            self._fail(error)
             return
-        if outcome.master is not None:
-            self.console.adopt_terminal(outcome.master)
+        if master is not None:
+            self.console.adopt_terminal(master)
         self.started_at = time.time_ns()
-        done(None)
+        self._tell(b"")
         if self._wait_status is not None:
             self._end()
 
-    def _fail(self, error: Exception, done: Done) -> None:
-        """The child reported an error or died: undo the start as soon as it is reaped."""
-        self._error, self._failed = error, done
+    def _tell(self, error: bytes) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(error)
+
+    def _fail(self, error: bytes) -> None:
+        """The child reported an error or died: say so as soon as it is reaped, because then its cgroup is free."""
+        self._error = error
         self.cgroup.kill()
         if self._wait_status is not None:
-            self._undo_start()
+            self._failed()
         else:
-            self._sandbox.loop.call_later(GRACE_SECONDS, self._undo_start)  # it may hang in the kernel
+            self._home.loop.call_later(GRACE_SECONDS, self._failed)  # it may hang in the kernel
 
-    def _undo_start(self) -> None:
-        done, self._failed = self._failed, None
-        if done is None:
-            return
+    def _failed(self) -> None:
         self.console.close()
         self._close_pidfd()
-        try:
-            self.cgroup.remove(0)
-            state.forget_container(self._sandbox.spec.state_dir, self.spec.id)
-        except OSError as error:
-            assert self._error is not None
-            self._error.add_note(f"and its cgroup could not be removed yet: {error}")
-        done(self._error)
+        self._tell(self._error)
 
     def ended(self, wait_status: int) -> None:
         """The first process was reaped."""
         self._wait_status, self._finished_at = wait_status, time.time_ns()
         if self._birth is not None:
             self._birth.settle()  # comes back through _born()
-        elif self._failed is not None:
-            self._undo_start()
+        elif self._error:
+            self._failed()
         elif self.started_at:
             self._end()
 
@@ -165,7 +148,7 @@ class Container:
             return
         # Others of the container hold its streams; without a PID namespace of its own they outlive its first process.
         self.cgroup.kill()
-        self._sandbox.loop.call_later(GRACE_SECONDS, self._publish)
+        self._home.loop.call_later(GRACE_SECONDS, self._publish)
 
     def _output_ended(self) -> None:
         if self._wait_status is not None and self.started_at and not self.gone:
@@ -176,14 +159,15 @@ class Container:
             return
         assert self._wait_status is not None
         self.exit = {
-            "container": self.spec.id,
+            "container": self.id,
             "exit_code": exit_code(self._wait_status),
             "finished_at": self._finished_at,
             "oom_killed": self.cgroup.oom_kills() > 0,
         }
         self.console.close()
         self._close_pidfd()
-        state.write_container(self._sandbox.spec.state_dir, self.spec.id, self._record() | self.exit)
+        record = {"cgroup": self.cgroup.path, "started_at": self.started_at} | self.exit
+        state.write_container(self._home.spec.state_dir, self.id, record)
         failpoint("shim.exit.after_write")
         self._published(self)
 
@@ -201,15 +185,10 @@ class Container:
     def signal(self, signum: int) -> None:
         """Signal the first process; raises NotFound when it has ended."""
         if not self.running or self.pidfd is None:
-            raise NotFound(f"container {self.spec.id} is not running")
+            raise NotFound(f"container {self.id} is not running")
         signal.pidfd_send_signal(self.pidfd.fileno(), signum)
 
     def kill(self) -> None:
         """SIGKILL everything in it."""
         if not self.gone:
             self.cgroup.kill()
-
-    def forget(self) -> None:
-        """Remove what is left of an ended container: cgroup and record. Raises OSError."""
-        self.cgroup.remove()
-        state.forget_container(self._sandbox.spec.state_dir, self.spec.id)

@@ -1,82 +1,74 @@
 """The first process of a container, from clone3 to execve.
 
     shim --clone3(CLONE_INTO_CGROUP | CLONE_NEWNS | CLONE_NEWPID ...)--> this, a copy of the shim in new namespaces
+         read the spec, which the shim has passed on unread
          join the v1 cgroups, leave for a cgroup namespace rooted there
          build the filesystem tree, pivot_root            runtime.rootfs, runtime.operations
          user, capabilities, filter, execve               runtime.process
 
-What goes wrong travels to the shim over `status` as the same exception (runtime.errors). The process is not dumpable
+What goes wrong travels to crid as the same exception (runtime.status, runtime.errors). The process is not dumpable
 (the zygote saw to that), so until execve nobody in the container can look into it through /proc.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn
 
-from runtime.errors import to_doc
+from runtime import rootfs
 from runtime.linux import syscalls
-from runtime.linux.caps import CAP_SYS_RESOURCE, effective_mask
-from runtime.linux.cgroups import Join
-from runtime.linux.channel import Channel
+from runtime.linux.caps import CAP_SYS_RESOURCE, bounding_mask, effective_mask
+from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.paths import open_procfs, read_proc, write_proc
-from runtime.operations import Operation, Tree, perform
-from runtime.process import ProcessPlan, become
+from runtime.operations import Tree, perform
+from runtime.process import ProcessPlan, become, prepare
 from runtime.protections import Pivot
-from runtime.streams import become_stdio, become_terminal, bind_console, hand_over, open_terminal
-
-FAILED: Final = 127
+from runtime.spec import ContainerSpec
+from runtime.status import Status
+from runtime.streams import become_stdio, become_terminal, bind_console, open_terminal
 
 
 @dataclass(slots=True)
 class InitPlan:
-    """All that the first process needs, prepared in the shim."""
+    """What the shim hands over. `spec` is a ContainerSpec as JSON, `streams` the fds to become 0, 1 and 2."""
 
     staging: str
-    plan_mounts: Callable[[], list[Operation]]
-    process: ProcessPlan
-    join: Join
+    spec: bytes
+    cgroup: Cgroup
     streams: tuple[int, int, int]
-    oom_score_adj: int | None
 
 
-def run_child(body: Callable[[Channel], None], status: Channel) -> NoReturn:
-    """Run `body`, which ends in execve, in a process that was just cloned; report its failure and exit."""
-    try:
-        body(status)
-    except BaseException as error:  # noqa: BLE001 - this process is a copy of the shim and must not return into it
-        with contextlib.suppress(OSError):
-            status.send({"error": to_doc(error)})
-    finally:
-        os._exit(FAILED)
-
-
-def run_init(plan: InitPlan, status: Channel) -> None:
+def run_init(plan: InitPlan, status: Status) -> None:
     """The body of a container's first process."""
+    spec = ContainerSpec.from_json(json.loads(plan.spec))
+    wanted = spec.oci["process"]
+    process = prepare(wanted, spec.id, spec.seccomp_filter, bounding_mask(), terminal=spec.tty)
     os.setsid()
     os.umask(0)  # modes of directories and devices are meant as they are written
-    plan.join.enter()
+    plan.cgroup.prepare_join().enter()
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-    set_oom_score_adj(plan.oom_score_adj)
-    steps = plan.plan_mounts()
+    set_oom_score_adj(wanted.get("oomScoreAdj"))
+    steps = rootfs.plan(spec, plan.cgroup)
     tree = Tree(plan.staging)
     failpoint("init.before_mounts")
-    perform(steps[:-1], tree)
-    if plan.process.terminal:
-        master, slave = open_terminal(tree.root, plan.process.uid)
-        bind_console(tree, slave)
-        hand_over(status, master)
-        become_terminal(slave)
-    else:
-        become_stdio(plan.streams, tree.root, plan.process.uid)
-    assert isinstance(steps[-1], Pivot)
-    perform(steps[-1:], tree)
+    perform(steps, tree)
+    _open_streams(plan, process, tree, status)
+    perform([Pivot()], tree)
     failpoint("init.before_execve")
-    become(plan.process, status)
+    become(process, status)
+
+
+def _open_streams(plan: InitPlan, process: ProcessPlan, tree: Tree, status: Status) -> None:
+    """While the host's procfs is still there, and the root's devices too."""
+    if not process.terminal:
+        become_stdio(plan.streams, tree.root, process.uid)
+        return
+    master, slave = open_terminal(tree.root, process.uid)
+    bind_console(tree, slave)
+    status.terminal(master)
+    become_terminal(slave)
 
 
 def set_oom_score_adj(wanted: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from typing import Any
 
 from runtime import recovery, state
 from runtime.calls import Calls
-from runtime.errors import ContainerError, ShimLost
+from runtime.errors import ContainerError, NotFound, ShimLost
 from runtime.events import Event, Exited, ShimLostEvent
 from runtime.linux.channel import Channel
 from runtime.linux.fds import Fd
+from runtime.linux.messages import Message
 from runtime.linux.procs import Process
+from runtime.preparation import prepare
 from runtime.spec import ContainerSpec, ExecSpec
 from runtime.streams import set_size
 
@@ -52,6 +55,8 @@ class Pod:
         self.shim = Process(0, 0)
         self._on_event = on_event
         self._execs: dict[str, asyncio.Future[int]] = {}
+        self._starts: set[asyncio.Future[None]] = set()
+        self._stopping = False
         self._calls = Calls(channel, f"the shim of sandbox {id}", self._event, self._lost)
         self._netlink: socket.socket | None = None
 
@@ -124,9 +129,28 @@ class Pod:
         await self._calls.call("sysctl_net", CALL_SECONDS, name=name, value=value)
 
     async def start_container(self, spec: ContainerSpec) -> Started:
-        """Run a container: on return execve is done. Raises StartError (image or request), OSError, ContainerError."""
-        message = await self._calls.call("start", START_SECONDS, spec=spec.to_json())
+        """Run a container: on return execve is done. When this raises, nothing is left of it.
+
+        Raises StartError (image or request), CgroupError, OSError, ContainerError.
+        """
+        if self._stopping:
+            raise NotFound(f"sandbox {self.id} is being stopped")
+        settled = asyncio.get_running_loop().create_future()
+        self._starts.add(settled)
+        try:
+            message = await self._start(spec)
+        finally:
+            self._starts.discard(settled)
+            settled.set_result(None)
         return Started(message.doc["pid"], message.doc["started_at"])
+
+    async def _start(self, spec: ContainerSpec) -> Message:
+        prepared = await asyncio.to_thread(prepare, self.state_dir, spec)
+        try:
+            return await self._calls.call("start", START_SECONDS, blob=prepared.blob, **prepared.request)
+        except BaseException as error:
+            await asyncio.shield(asyncio.to_thread(prepared.undo, error))
+            raise
 
     async def signal(self, container_id: str, signum: int) -> None:
         """Signal the container's first process. Raises NotFound when it has exited."""
@@ -152,8 +176,10 @@ class Pod:
                 "exec",
                 START_SECONDS,
                 [fd for _, fd in given],
+                json.dumps(spec.to_json()).encode(),
                 container=container_id,
-                spec=spec.to_json(),
+                exec=spec.id,
+                tty=spec.tty,
                 streams=[name for name, _ in given],
             )
         except BaseException:
@@ -192,9 +218,16 @@ class Pod:
 
     async def stop(self) -> None:
         """End the pod: kill everything, undo the namespaces' pins, remove cgroups; the shim exits. Idempotent."""
+        self._stopping = True
+        starts = list(self._starts)
         try:
             await self._calls.call("stop", STOP_SECONDS)
+            clean = not starts
         except ShimLost:
+            clean = False
+        if starts:
+            await asyncio.wait(starts)  # what they have prepared they take back themselves, but not the pod's cgroup
+        if not clean:
             await asyncio.to_thread(recovery.destroy_lost, self.state_dir)
         self.disconnect()
 

@@ -13,22 +13,22 @@ from typing import Final
 import prctl
 
 from runtime.linux.caps import CapabilitySets, drop_bounding, set_process_capabilities
-from runtime.linux.cgroups import Join
-from runtime.linux.channel import Channel
+from runtime.linux.cgroups import Cgroup
 from runtime.linux.mountapi import move_mount_at
 from runtime.linux.mounts import MountOptions, filesystem
 from runtime.linux.syscalls import close_range
 from runtime.operations import Isolate, Tree
 from runtime.protections import Pivot
+from runtime.status import Status
 
 NOBODY: Final = 65534
 _EMPTY: Final = MountOptions.parse(["ro", "nosuid", "nodev", "noexec", "size=0", "nr_inodes=2", "mode=555"])
 
 
-def run_pod_init(staging: str, join: Join, status: Channel) -> None:
+def run_pod_init(staging: str, cgroup: Cgroup, status: Status) -> None:
     """The body of the process; never returns."""
     os.setsid()
-    join.enter()
+    cgroup.prepare_join().enter()
     prctl.set_name("pod-init")
     tree = Tree(staging)
     Isolate().execute(tree)
@@ -44,7 +44,7 @@ def run_pod_init(staging: str, join: Join, status: Channel) -> None:
     prctl.set_pdeathsig(signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps for whoever ignores it (wait(2), NOTES)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    status.send({"exec": True})
+    status.executing()
     close_range(0)
     while True:
         signal.pause()

@@ -1,8 +1,8 @@
 """What a container's process becomes between its namespaces and execve: user, limits, capabilities, filter, program.
 
-`prepare` runs in the shim and turns the OCI `process` document into bytes, ints and arrays; `become` runs in the child
-beside a root filesystem that may be hostile, and does nothing but system calls with them: nothing is imported there,
-no name of a user, locale or codec is looked up (CVE-2019-14271 was a library loaded after chroot).
+`prepare` turns the OCI `process` document into bytes, ints and arrays while the host's root is still the root; `become`
+runs beside a root filesystem that may be hostile, and does nothing but system calls with them: nothing is imported
+there, no name of a user, locale or codec is looked up (CVE-2019-14271 was a library loaded after chroot).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import prctl
 from runtime.errors import InvalidSpec, StartError
 from runtime.linux import seccomp
 from runtime.linux.caps import CapabilitySets, drop_bounding, set_process_capabilities
-from runtime.linux.channel import Channel
 from runtime.linux.keyring import join_session_keyring
 from runtime.linux.syscalls import close_range, execve, string_array
 from runtime.signals import reset_signals
+from runtime.status import Status
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ID_MAX: Final = 2**32 - 2  # 2**32 - 1 means "unchanged" to setresuid(2)
@@ -114,10 +114,10 @@ def _search_path(env: list[bytes]) -> list[bytes]:
     return [directory or b"." for directory in path.split(b":")]
 
 
-def become(plan: ProcessPlan, status: Channel) -> None:
+def become(plan: ProcessPlan, status: Status) -> None:
     """Turn into the planned process and execute it; only returns by raising. Root and stdio are in place already.
 
-    `status` is told {"exec": true} when all is done but execve; it is close-on-exec, so success is its end of file.
+    `status` is told when all is done but execve; it is close-on-exec, so success is its end of file.
     """
     _limit(plan)
     join_session_keyring(plan.name)
@@ -135,7 +135,7 @@ def become(plan: ProcessPlan, status: Channel) -> None:
     reset_signals()
     if plan.no_new_privs:
         prctl.set_no_new_privs(1)
-    status.send({"exec": True})
+    status.executing()
     if plan.seccomp and plan.no_new_privs:
         seccomp.install(plan.seccomp)
     try:

@@ -29,20 +29,39 @@ def destroy_lost(state_dir: str) -> list[dict[str, Any]]:
     Returns the records of containers that had ended before; of the others nobody knows how they ended.
     """
     shim = state.read_shim(state_dir)
-    if shim:
-        _end(Process.from_json(shim["shim"]))
     containers = state.read_containers(state_dir)
     if shim:
+        for process in ("builder", "shim"):
+            _end(Process.from_json(shim[process]))
         layout = Layout.from_json(shim["layout"])
-        cgroups = [Cgroup(doc["cgroup"], layout) for doc in [*containers, *shim.get("own", [])]]
-        for cgroup in cgroups:
-            cgroup.kill()
-        for cgroup in cgroups:
-            cgroup.remove(DYING_SECONDS)
+        remove_cgroups(state_dir, layout)
         if shim["cgroup_parent"]:
             podcgroup.remove_unused(shim["cgroup_parent"], layout)
     unmount(state_dir)
     return [doc for doc in containers if state.has_ended(doc)]
+
+
+def remove_cgroups(state_dir: str, layout: Layout) -> None:
+    """Kill what is in a sandbox's cgroups, remove them, forget its containers. Raises OSError for what cannot die."""
+    containers = state.read_containers(state_dir)
+    own = state.read_shim(state_dir).get("own", [])
+    cgroups = [Cgroup(doc["cgroup"], layout) for doc in [*containers, *own]]
+    for cgroup in cgroups:
+        cgroup.kill()
+    for cgroup in cgroups:
+        cgroup.remove(DYING_SECONDS)
+    for doc in containers:
+        state.forget_container(state_dir, doc["container"])
+
+
+def remove_container(state_dir: str, container_id: str, layout: Layout) -> None:
+    """Remove what is left of a container that has ended, or was never started; no error for an unknown one."""
+    record = state.read_container(state_dir, container_id)
+    if record is not None:
+        cgroup = Cgroup(record["cgroup"], layout)
+        cgroup.kill()
+        cgroup.remove()
+        state.forget_container(state_dir, container_id)
 
 
 def _end(shim: Process) -> None:

@@ -7,7 +7,8 @@ Pure planning: nothing is touched here, so the order can be read, tested and pri
     3. root filesystem, then the config's mounts in their order
     4. devices and links          in a /dev that we mounted ourselves
     5. masked and read-only paths, read-only root
-    6. pivot_root                 the host's tree is gone
+
+What follows, streams and pivot_root, is the same for all (runtime.init).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from runtime.errors import InvalidSpec
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mounts import MountOptions
 from runtime.operations import Bind, Isolate, MountFilesystem, MountOverlay, MountRoot, OpenSource, Operation
-from runtime.protections import MaskPath, Pivot, ReadonlyPath, ReadonlyRoot, WorkingDirectory
+from runtime.protections import MaskPath, ReadonlyPath, ReadonlyRoot, WorkingDirectory
 from runtime.spec import ContainerSpec
 
 TYPES: Final = frozenset({"bind", "cgroup", "devpts", "mqueue", "overlay", "proc", "sysfs", "tmpfs"})
@@ -57,7 +58,6 @@ def plan(spec: ContainerSpec, cgroup: Cgroup) -> list[Operation]:
     steps += [ReadonlyPath(path) for path in linux.get("readonlyPaths") or ()]
     if spec.rootfs_readonly:
         steps.append(ReadonlyRoot())
-    steps.append(Pivot())
     return steps
 
 

@@ -2,7 +2,7 @@
 
     <state>/sandboxes/<id>/         made by crid, mode 0700
         shim.sock                   SEQPACKET, 0600: where crid finds the shim again
-        shim.json                   the shim's process, the sandbox's cgroup
+        shim.json                   the shim's process and its builder's, the sandbox's cgroup
         ns/net, ns/ipc, ns/uts      bind mounts: the pod's namespaces by name
         shm/                        tmpfs: the pod's /dev/shm
         containers/<id>.json        one per container: cgroup directories, then pid, then how it ended
@@ -27,6 +27,8 @@ NAMESPACES = "ns"
 SHM = "shm"
 CONTAINERS = "containers"
 LOG = "shim.log"
+#: Where containers of sandboxes without a cgroup parent are.
+DEFAULT_CGROUP = "/nodeagent"
 FILE_LIMIT = 1024 * 1024
 
 
@@ -43,6 +45,15 @@ def read_shim(state_dir: str) -> dict[str, Any]:
         return {}
 
 
+def new_container(state_dir: str, container_id: str, doc: dict[str, Any]) -> bool:
+    """Record a container that is about to be made; False when there is one of this id already."""
+    path = f"{state_dir}/{CONTAINERS}/{container_id}.json"
+    if os.path.lexists(path):
+        return False
+    write_container(state_dir, container_id, doc)
+    return True
+
+
 def write_container(state_dir: str, container_id: str, doc: dict[str, Any]) -> None:
     """Record one container; the directory exists since the sandbox was made."""
     write_atomic(f"{state_dir}/{CONTAINERS}/{container_id}.json", json.dumps(doc).encode(), durable=False)
@@ -52,6 +63,14 @@ def forget_container(state_dir: str, container_id: str) -> None:
     """Remove a container's record; no error when there is none."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{state_dir}/{CONTAINERS}/{container_id}.json")
+
+
+def read_container(state_dir: str, container_id: str) -> dict[str, Any] | None:
+    """One container's record, or None."""
+    try:
+        return _read(f"{state_dir}/{CONTAINERS}/{container_id}.json")
+    except FileNotFoundError:
+        return None
 
 
 def read_containers(state_dir: str) -> list[dict[str, Any]]:

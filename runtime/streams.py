@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from runtime.linux import mountapi, mounts, paths
-from runtime.linux.channel import Channel
 from runtime.linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, fstatfs_type, openat2
 from runtime.operations import Tree
 
@@ -81,9 +80,3 @@ def open_null(root: int) -> int:
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
         raise OSError("/dev/null in the container is not the null device")
     return fd
-
-
-def hand_over(status: Channel, master: int) -> None:
-    """Send the terminal's master to the shim."""
-    status.send({"terminal": True}, [master])
-    os.close(master)

@@ -11,16 +11,19 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import signal
 from typing import Any
 
 import prctl
 
 from runtime.errors import to_doc
+from runtime.linux.caps import bounding_mask
 from runtime.linux.cgroups import detect
 from runtime.linux.channel import Channel
 from runtime.linux.mounts import appends_layers
-from runtime.linux.syscalls import close_range
+from runtime.linux.syscalls import close_range, signalfd
+from runtime.rehearsal import rehearse
 from runtime.shim import main as shim
 from runtime.signals import start_from_defaults
 
@@ -31,19 +34,45 @@ def main(channel_fd: int) -> None:
     """Serve until crid's end of the channel closes."""
     channel = _take_channel(channel_fd)
     start_from_defaults()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps shims; nobody here asks how they ended
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # shims inherit this, and the fd that tells of it
+    signals = signalfd({signal.SIGCHLD})
     prctl.set_name("zygote")
     prctl.set_proctitle("zygote")
     prctl.set_dumpable(0)  # inherited until execve: no container looks into our copies through /proc
     detect()
     with contextlib.suppress(OSError):  # a kernel without overlayfs says so where a root filesystem is mounted
         appends_layers()
+    bounding_mask()
+    filling = rehearse()
     gc.collect()
     gc.freeze()
     gc.disable()
     channel.send({"ready": True})
-    while (message := channel.recv()) is not None:
-        _fork_shim(channel, message.doc, message.fds)
+    _serve(channel, signals)
+    del filling
+
+
+def _serve(channel: Channel, signals: int) -> None:
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    poll.register(signals, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == signals:
+                _reap(signals)
+                continue
+            message = channel.recv()
+            if message is None:
+                return
+            _fork_shim(channel, message.doc, message.fds, signals)
+
+
+def _reap(signals: int) -> None:
+    """Shims that have ended; nobody here asks how."""
+    os.read(signals, 128)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _take_channel(fd: int) -> Channel:
@@ -53,7 +82,7 @@ def _take_channel(fd: int) -> Channel:
     return channel
 
 
-def _fork_shim(zygote: Channel, doc: dict[str, Any], fds: list[int]) -> None:
+def _fork_shim(zygote: Channel, doc: dict[str, Any], fds: list[int], signals: int) -> None:
     """One request: a shim for `spec` that answers on the fd sent with it."""
     connection = Channel.adopt(fds[0])
     try:
@@ -61,7 +90,7 @@ def _fork_shim(zygote: Channel, doc: dict[str, Any], fds: list[int]) -> None:
         if not pid:
             zygote.close()
             gc.enable()  # what was frozen is never visited again
-            shim.run(doc["spec"], connection)
+            shim.run(doc["spec"], connection, signals)
     except OSError as error:
         with contextlib.suppress(OSError):
             connection.send({"re": 0, "error": to_doc(error)})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -65,8 +66,12 @@ def mask(names: Iterable[str]) -> int:
     return bits
 
 
+@functools.cache
 def bounding_mask() -> int:
-    """The bounding set of this process as bits; a capability that the kernel does not know counts as not there."""
+    """The bounding set that this daemon was started with, as bits; what the kernel does not know counts as not there.
+
+    Asked once: a child that has dropped some of it has no more use for the answer.
+    """
     bits = 0
     for candidate in range(len(NAMES)):
         with contextlib.suppress(OSError, ValueError):  # ValueError: unknown to the python-prctl that was built here

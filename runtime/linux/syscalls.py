@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
 from typing import Any, Final
 
@@ -78,13 +79,11 @@ def numbered(name: str, *argtypes: Any) -> Any:
     return function
 
 
-_CLONE_ARGS: Final = "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup"
-
-
-class _CloneArgs(ctypes.Structure):
-    """`struct clone_args` of clone3(2), version 2 (88 bytes, Linux 5.7)."""
-
-    _fields_ = [(name, ctypes.c_uint64) for name in _CLONE_ARGS.split()]
+# struct clone_args of clone3(2), version 2 (Linux 5.7): flags, pidfd, child_tid, parent_tid, exit_signal, stack,
+# stack_size, tls, set_tid, set_tid_size, cgroup.
+_CLONE_ARGS: Final = struct.Struct("=11Q")
+_clone_pidfd: Final = c_int(-1)
+_CLONE_PIDFD_AT: Final = ctypes.addressof(_clone_pidfd)
 
 
 class _OpenHow(ctypes.Structure):
@@ -108,11 +107,9 @@ _syncfs = wrapper("syncfs", c_int)
 _execve = wrapper("execve", c_char_p, c_void_p, c_void_p)
 _fstatfs = wrapper("fstatfs", c_int, c_void_p)
 _signalfd = wrapper("signalfd", c_int, c_void_p, c_int)
-_clone3 = numbered("clone3", c_void_p, c_size_t)
+_clone3 = numbered("clone3", c_char_p, c_size_t)
 _close_range = numbered("close_range", c_uint, c_uint, c_uint)
 _openat2 = numbered("openat2", c_int, c_char_p, c_void_p, c_size_t)
-_rt_sigaction = numbered("rt_sigaction", c_int, c_void_p, c_void_p, c_size_t)
-_RT_SIGACTION: Final = 13 if os.uname().machine == "x86_64" else 134  # older than the common numbers
 
 
 def unshare(flags: int) -> None:
@@ -125,25 +122,17 @@ def setns(fd: int, nstype: int) -> None:
     _setns(fd, nstype)
 
 
-def default_action(signum: int) -> None:
-    """SIG_DFL for a signal that glibc keeps to itself (32, 33) and hence Python cannot name (rt_sigaction(2))."""
-    nothing = (ctypes.c_uint64 * 4)()  # struct sigaction of zeros: SIG_DFL, no flags, no restorer, an empty mask
-    _rt_sigaction(_RT_SIGACTION, signum, ctypes.addressof(nothing), None, 8)
-
-
 def clone3(flags: int, *, cgroup: int = -1, exit_signal: int = 17) -> tuple[int, int]:
     """fork(2) with clone3's flags: (pid, pidfd) in the parent, (0, -1) in the child.
 
     The child shares nothing (no CLONE_VM). Python's at-fork hooks do not run: the caller must be single-threaded.
     `cgroup` is the fd of a cgroup v2 directory, or -1; `exit_signal` defaults to SIGCHLD.
     """
-    pidfd = c_int(-1)
-    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
     if cgroup >= 0:
-        arguments.flags |= CLONE_INTO_CGROUP
-        arguments.cgroup = cgroup
-    pid: int = _clone3(435, ctypes.addressof(arguments), ctypes.sizeof(arguments))
-    return pid, pidfd.value if pid else -1
+        flags |= CLONE_INTO_CGROUP
+    arguments = _CLONE_ARGS.pack(flags | CLONE_PIDFD, _CLONE_PIDFD_AT, 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup, 0))
+    pid: int = _clone3(435, arguments, len(arguments))
+    return pid, _clone_pidfd.value if pid else -1
 
 
 def execve(path: bytes, argv: ctypes.Array[c_char_p], envp: ctypes.Array[c_char_p]) -> None:

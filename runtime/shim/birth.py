@@ -1,9 +1,4 @@
-"""A child between clone3 and execve: its status channel, its deadline, and how it ends.
-
-    {"terminal": true} + fd     the master of the terminal that it has made
-    {"exec": true}              everything is done but execve
-    {"error": {...}}            a step failed
-    end of file                 after "exec": execve succeeded. Without a word: somebody killed it
+"""A child between clone3 and execve, seen from the shim: what it says (`runtime.status`), its deadline, its end.
 
 The shim does not wait for it: a child that hangs in the kernel (a dead NFS server behind a volume) holds up nobody.
 """
@@ -11,28 +6,24 @@ The shim does not wait for it: a child that hangs in the kernel (a dead NFS serv
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
-from runtime.errors import ContainerError, from_doc
-from runtime.init import run_child
+from runtime.errors import ContainerError, to_doc
 from runtime.linux.channel import Channel
 from runtime.linux.fds import Fd
 from runtime.linux.syscalls import clone3
 from runtime.shim.loop import Loop
+from runtime.status import EXECUTING, FAILED, Status
 
 DEADLINE_SECONDS: Final = 60.0
+EXIT_CODE: Final = 127
 
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of it: an error, or a process that has been executed. `master` is the terminal's."""
-
-    error: Exception | None
-    master: Fd | None
+#: (error, terminal): the error as JSON, b"" when the program was executed; the terminal's master, if it has one.
+Finished = Callable[[bytes, Fd | None], None]
 
 
 class Birth:
@@ -40,7 +31,7 @@ class Birth:
 
     __slots__ = ("_executing", "_finished", "_loop", "_master", "_status", "_timer", "_what", "pid", "pidfd")
 
-    def __init__(self, loop: Loop, what: str, finished: Callable[[Outcome], None]) -> None:
+    def __init__(self, loop: Loop, what: str, finished: Finished) -> None:
         """`what` names the child in errors."""
         self._loop = loop
         self._what = what
@@ -49,18 +40,22 @@ class Birth:
         self._master: Fd | None = None
         self.pid = 0
 
-    def begin(self, body: Callable[[Channel], None], flags: int, cgroup: int) -> None:
+    def begin(self, body: Callable[[Status], None], flags: int, cgroup: int) -> None:
         """clone3 with CLONE_NEW* `flags` into the cgroup behind the fd; `body` runs in the child. Raises OSError."""
         ours, theirs = Channel.pair()
         try:
             pid, pidfd = clone3(flags, cgroup=cgroup)
             if not pid:
-                run_child(body, theirs)
+                run_child(body, Status(theirs))
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
+        self.watch(ours, pid, pidfd)
+
+    def watch(self, ours: Channel, pid: int, pidfd: int) -> None:
+        """Listen to a child that exists; the channel and the pidfd are owned from now on."""
         self.pid, self.pidfd = pid, Fd(pidfd)
         self._status = ours
         ours.setblocking(False)
@@ -68,49 +63,59 @@ class Birth:
         self._timer = self._loop.call_later(DEADLINE_SECONDS, self._too_late)
 
     def _readable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                message = self._status.recv()
-                if message is None:
-                    return self._end_of_file()
-                if "error" in message.doc:
-                    return self._finish(from_doc(message.doc["error"]))
-                if message.fds:
-                    self._master = Fd(message.fds[0])
-                self._executing = self._executing or "exec" in message.doc
+        try:
+            while (received := self._status.recv_payload()) is not None:
+                said, fds = received
+                if fds:
+                    self._master = Fd(fds[0])
+                if said[:1] == FAILED:
+                    return self._finish(said[1:])
+                self._executing = self._executing or said == EXECUTING
+        except BlockingIOError:
+            return None
+        return self._end_of_file()
 
     def _end_of_file(self) -> None:
         if self._executing:
-            return self._finish(None)
+            return self._finish(b"")
         why = "its memory limit may be too low for the start, or somebody killed it"
-        self._finish(ContainerError(f"{self._what} was killed before its program was executed: {why}"))
+        self._fail(f"{self._what} was killed before its program was executed: {why}")
 
     def settle(self) -> None:
         """The child is dead: whatever it had to say has been said."""
-        if self._finished_yet:
-            return
-        self._readable()
-        if not self._finished_yet:  # a grandchild cannot hold the channel: it is close-on-exec and never passed on
+        if self._status.fileno() >= 0:
+            self._readable()
+        if self._status.fileno() >= 0:  # the channel is never passed on, but who knows
             self._end_of_file()
-
-    @property
-    def _finished_yet(self) -> bool:
-        return self._status.fileno() < 0
 
     def _too_late(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd.fileno(), signal.SIGKILL)
-        self._finish(ContainerError(f"{self._what} was not ready after {DEADLINE_SECONDS:g} s: a mount may hang"))
+        self._fail(f"{self._what} was not ready after {DEADLINE_SECONDS:g} s: a mount may hang")
 
-    def _finish(self, error: Exception | None) -> None:
+    def _fail(self, why: str) -> None:
+        self._finish(json.dumps(to_doc(ContainerError(why))).encode())
+
+    def _finish(self, error: bytes) -> None:
         self._loop.unwatch(self._status.fileno())
         self._status.close()
         self._timer.cancel()
         master, self._master = self._master, None
-        if error is not None and master is not None:
+        if error and master is not None:
             master.close()
             master = None
-        self._finished(Outcome(error, master))
+        self._finished(error, master)
+
+
+def run_child(body: Callable[[Status], None], status: Status) -> NoReturn:
+    """Run `body`, which ends in execve, in a process that was just cloned; report its failure and exit."""
+    try:
+        body(status)
+    except BaseException as error:  # noqa: BLE001 - this process is a copy of the shim and must not return into it
+        with contextlib.suppress(OSError):
+            status.failed(error)
+    finally:
+        os._exit(EXIT_CODE)
 
 
 def exit_code(status: int) -> int:

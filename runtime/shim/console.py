@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from runtime.linux.fds import Fd, pipe
 from runtime.logs import LogFile, LogStream
 from runtime.shim.copying import Input, Output
 from runtime.shim.loop import Loop
-from runtime.spec import ContainerSpec
 from runtime.streams import set_size
 
 
 class Console:
     """Owns everything that a container's output goes through until all of it has reached the log."""
 
-    def __init__(self, loop: Loop, spec: ContainerSpec, ended: Callable[[], None]) -> None:
-        """Opens the log (raises OSError). `ended` is called when the last output has come to its end."""
-        self.log = LogFile(spec.log_path)
+    def __init__(self, loop: Loop, doc: Mapping[str, Any], ended: Callable[[], None]) -> None:
+        """Opens the log (raises OSError). `ended` is called when the last output has come to its end.
+
+        `doc` has the keys log (a path), tty, stdin and stdin_once, which mean what they mean in ContainerSpec.
+        """
+        self.log = LogFile(doc["log"])
         self._loop = loop
-        self._spec = spec
+        self._terminal: bool = doc["tty"]
+        self._wants_input: bool = doc["stdin"]
+        self._stdin_once: bool = doc["stdin_once"]
         self._ended = ended
         self._master: Fd | None = None
         self._outputs: dict[str, Output] = {}
         self._input: Input | None = None
 
-    def open_pipes(self, childs: contextlib.ExitStack) -> tuple[int, int, int]:
-        """The child's three fds, closed with `childs`; -1 where it shall have the null device. None with a terminal."""
-        if self._spec.tty:
-            return -1, -1, -1
-        stdin = -1
-        if self._spec.stdin:
-            read, write = pipe(write_blocks=False)
-            stdin = childs.enter_context(read).fileno()
-            self._input = Input(self._loop, write, close_after_first=self._spec.stdin_once)
-        return stdin, self._open_output("stdout", childs), self._open_output("stderr", childs)
+    def open_pipes(self) -> list[Fd | None]:
+        """The child's stdin, stdout, stderr, for the caller to close; None where it shall have the null device."""
+        if self._terminal:
+            return [None, None, None]
+        stdin = None
+        if self._wants_input:
+            stdin, ours = pipe(write_blocks=False)
+            self._input = Input(self._loop, ours, close_after_first=self._stdin_once)
+        return [stdin, self._open_output("stdout"), self._open_output("stderr")]
 
-    def _open_output(self, name: str, childs: contextlib.ExitStack) -> int:
-        read, write = pipe(read_blocks=False)
-        self._outputs[name] = Output(self._loop, read, LogStream(self.log, name), self._output_ended)
-        return childs.enter_context(write).fileno()
+    def _open_output(self, name: str) -> Fd:
+        ours, theirs = pipe(read_blocks=False)
+        self._outputs[name] = Output(self._loop, ours, LogStream(self.log, name), self._output_ended)
+        return theirs
 
     def adopt_terminal(self, master: Fd) -> None:
         """The child has made its terminal: copy what it shows, take what it is given."""
@@ -49,9 +52,9 @@ class Console:
         self._master = master
         shown = Fd(os.dup(master.fileno()))
         self._outputs["stdout"] = Output(self._loop, shown, LogStream(self.log, "stdout"), self._output_ended)
-        if self._spec.stdin:
+        if self._wants_input:
             given = Fd(os.dup(master.fileno()))
-            self._input = Input(self._loop, given, close_after_first=self._spec.stdin_once)
+            self._input = Input(self._loop, given, close_after_first=self._stdin_once)
 
     def _output_ended(self) -> None:
         if not self.open:

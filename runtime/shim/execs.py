@@ -7,6 +7,7 @@ container's): a probe that runs out of time can be killed with all that it has s
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 
@@ -14,22 +15,19 @@ from runtime.container import Container
 from runtime.errors import NotFound
 from runtime.exec import ExecPlan, run_exec
 from runtime.linux.fds import Fd
-from runtime.process import prepare
-from runtime.shim.birth import Birth, Outcome, exit_code
-from runtime.shim.sandbox import Sandbox
-from runtime.spec import ExecSpec
+from runtime.shim.birth import Birth, Finished, exit_code
+from runtime.shim.home import Home
 
 
 class ExecProcess:
     """A process of an ExecSpec; everything happens in the shim's loop."""
 
-    def __init__(self, sandbox: Sandbox, container: Container, spec: ExecSpec, number: int) -> None:
+    def __init__(self, home: Home, container: Container, id: str, number: int) -> None:
         """`number` is unique in the shim; the id is the caller's and only compared."""
-        self.id = spec.id
+        self.id = id
         self.pid = 0
         self.exit_code: int | None = None
-        self._spec = spec
-        self._sandbox = sandbox
+        self._home = home
         self._container = container
         self._directory = f"{container.cgroup.v2}/exec-{number}"
         self._failed = False
@@ -37,63 +35,33 @@ class ExecProcess:
         self._pidfd: Fd | None = None
 
     def start(
-        self, streams: tuple[int, int, int], started: Callable[[Outcome], None], ended: Callable[[ExecProcess], None]
+        self, spec: bytes, streams: tuple[int, int, int], started: Finished, ended: Callable[[ExecProcess], None]
     ) -> None:
-        """Clone it into the container. `started` comes first, then, if it ran, `ended`.
+        """Clone it into the container. `started` comes first, then, if it ran, `ended`. `spec` is passed on unread.
 
-        Raises NotFound when the container does not run, InvalidSpec, OSError.
+        Raises NotFound when the container does not run, OSError.
         """
         container = self._container
         if not container.running or container.pidfd is None:
-            raise NotFound(f"container {container.spec.id} is not running")
+            raise NotFound(f"container {container.id} is not running")
         self._started, self._ended = started, ended
-        own = container.spec.oci["process"]
-        process = prepare(
-            self._document(own), container.spec.id, self._filter(), self._sandbox.bounding, terminal=self._spec.tty
-        )
-        with contextlib.ExitStack() as childs:
-            join = container.cgroup.prepare_join()
-            childs.callback(join.close)
-            os.mkdir(self._directory)
-            try:
-                cgroup = childs.enter_context(Fd(os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)))
-                plan = ExecPlan(container.pidfd.fileno(), process, join, streams, own.get("oomScoreAdj"))
-                birth = Birth(self._sandbox.loop, f"exec in container {container.spec.id}", self._born)
-                with self._birthplace():
-                    birth.begin(lambda status: run_exec(plan, status), 0, cgroup.fileno())
-            except BaseException:
-                self._remove_cgroup()
-                raise
+        birth = Birth(self._home.loop, f"exec in container {container.id}", self._born)
+        plan = ExecPlan(container.pidfd.fileno(), container.spec, spec, container.cgroup, streams)
+        os.mkdir(self._directory)
+        try:
+            with Fd(os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as cgroup:
+                self._home.bear(birth, functools.partial(run_exec, plan), 0, cgroup.fileno(), container.pidfd)
+        except BaseException:
+            self._remove_cgroup()
+            raise
         self._birth, self.pid, self._pidfd = birth, birth.pid, birth.pidfd
 
-    def _birthplace(self) -> contextlib.AbstractContextManager[object]:
-        if self._sandbox.spec.pid == "node" and not self._container.spec.pid_target:
-            return contextlib.nullcontext()
-        return self._sandbox.birthplace(self._container.pidfd)
-
-    def _document(self, own: dict[str, object]) -> dict[str, object]:
-        """An OCI process: the container's own, with what the spec says instead."""
-        spec = self._spec
-        given = {
-            "args": spec.args,
-            "env": spec.env,
-            "cwd": spec.cwd,
-            "user": spec.user,
-            "capabilities": spec.capabilities,
-            "noNewPrivileges": spec.no_new_privileges,
-        }
-        return own | {key: value for key, value in given.items() if value is not None}
-
-    def _filter(self) -> str:
-        own = self._container.spec.seccomp_filter
-        return own if self._spec.seccomp_filter is None else self._spec.seccomp_filter
-
-    def _born(self, outcome: Outcome) -> None:
+    def _born(self, error: bytes, master: Fd | None) -> None:
         self._birth = None
-        self._failed = outcome.error is not None
-        if self._failed:
+        self._failed = bool(error)
+        if error:
             self.kill()
-        self._started(outcome)
+        self._started(error, master)
 
     def reaped(self, wait_status: int) -> None:
         """The process was waited for."""

@@ -72,11 +72,19 @@ class Loop:
     def run(self) -> None:
         """Serve until stop()."""
         while self._running:
-            for fd, _ in self._epoll.poll(self._timeout(), _EVENTS_MAX):
-                callback = self._callbacks.get(fd)  # an earlier callback of this round may have unwatched it
-                if callback is not None and self._running:
-                    self._call(callback)
-            self._run_timers()
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait until something is ready, and call back for all that is."""
+        for fd, _ in self._epoll.poll(self._timeout(), _EVENTS_MAX):
+            callback = self._callbacks.get(fd)  # an earlier callback of this round may have unwatched it
+            if callback is not None and self._running:
+                self._call(callback)
+        self._run_timers()
+
+    def close(self) -> None:
+        """Give the epoll fd back; the loop is not used any more."""
+        self._epoll.close()
 
     def _timeout(self) -> float | None:
         return max(0.0, self._timers[0].at - time.monotonic()) if self._timers else None

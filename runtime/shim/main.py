@@ -1,6 +1,6 @@
-"""A shim's life: out of the zygote's fork, into a session of its own, the pod's namespaces, and the loop.
+"""A shim's life: out of the zygote's fork, into a session of its own, a builder's namespaces, and the loop.
 
-    zygote --fork--> run() --> sandbox made, socket open --> {"re": 0} to crid --> loop until "stop"
+    zygote --fork--> run() --> builder makes the sandbox --> {"re": 0} to crid --> loop until "stop"
 
 It outlives crid and the zygote. When crid is gone it goes on: outputs are copied, exits recorded; whoever connects
 to shim.sock next is told.
@@ -8,26 +8,29 @@ to shim.sock next is told.
 
 from __future__ import annotations
 
+import functools
+import json
 import os
-import signal
 import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import prctl
 
-from runtime import podinit, state
+from runtime import podinit, recovery, state
 from runtime.errors import ContainerError, explain, to_doc
 from runtime.linux import syscalls
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.channel import Channel
 from runtime.linux.fds import Fd
-from runtime.linux.namespaces import netlink_socket
+from runtime.linux.messages import encode
 from runtime.linux.procs import Process
-from runtime.shim.birth import Birth, Outcome
+from runtime.shim import sandbox
+from runtime.shim.birth import Birth
+from runtime.shim.builder import FIRST_REQUEST, run_builder
+from runtime.shim.home import Home
 from runtime.shim.loop import Loop
 from runtime.shim.operations import Operations
-from runtime.shim.sandbox import Sandbox
 from runtime.shim.service import Service
 from runtime.spec import SandboxSpec
 
@@ -35,77 +38,79 @@ LOG_MAX: Final = 1024 * 1024
 
 
 class Shim:
-    """Ties loop, sandbox, service and children together."""
+    """Ties loop, home, service and children together."""
 
-    def __init__(self, spec: SandboxSpec, channel: Channel) -> None:
+    def __init__(self, spec: SandboxSpec, crid: Channel, signals: int) -> None:
+        """`crid` is where to answer first; `signals` an fd that tells of SIGCHLD."""
         self.loop = Loop(self._log)
-        self.sandbox = Sandbox(spec, self.loop)
+        self.home = Home(spec, self.loop)
         self.operations = Operations(self)
         self.service = Service(self.loop, self.operations.handlers(), self.operations.disconnected)
-        self.process = Process.current()
+        self._crid = crid
         self._children: dict[int, Callable[[int], None]] = {}
-        self._born_connection = channel
-        self._init_cgroup: Cgroup | None = None
+        self.loop.watch(signals, functools.partial(self._reap, signals))
 
     def begin(self) -> None:
-        """Make the sandbox and answer; raises what made it impossible, and then nothing is left."""
-        signals = syscalls.signalfd({signal.SIGCHLD})
-        self.loop.watch(signals, lambda: self._reap(signals))
-        self._record()
-        self.sandbox.create()
+        """Fork the builder; its answer goes to crid. Raises OSError."""
+        ours, theirs = Channel.pair()
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            run_builder(self.home.spec, theirs)
+        theirs.close()
+        self.expect(pid, lambda status: None)
+        builder = Fd(os.pidfd_open(pid))
+        self.loop.watch(ours.fileno(), lambda: self._built(ours, builder))
+
+    def _built(self, channel: Channel, builder: Fd) -> None:
+        """The builder has made the sandbox and waits until it has been entered; or it has failed and undone it."""
+        received = channel.recv_payload()
+        payload, fds = received or (_refusal(ContainerError("the sandbox's builder was killed")), [])
+        if fds:
+            syscalls.setns(builder.fileno(), sandbox.own_flags(self.home.spec))
+        self.loop.unwatch(channel.fileno())
+        channel.close()
+        builder.close()
+        if not fds:
+            self._give_up(payload)
+        elif self.home.spec.pid == "pod":
+            self._start_init(payload, fds)
+        else:
+            self._ready(payload, fds)
+
+    def _ready(self, payload: bytes, fds: list[int]) -> None:
+        listener, *netlink = fds
+        self.service.listen(listener)
+        self.service.adopt(self._crid).send_payload(payload, tuple(Fd(fd) for fd in netlink))
+
+    def _give_up(self, payload: bytes) -> None:
+        self.end()
         try:
-            self.service.listen(f"{self.sandbox.spec.state_dir}/{state.SOCKET}")
-            if self.sandbox.spec.pid == "pod":
-                self._start_init()
-            else:
-                self._ready()
-        except BaseException:
-            self.sandbox.destroy()
-            raise
-
-    def _record(self) -> None:
-        spec = self.sandbox.spec
-        shared = [{"cgroup": self._init_cgroup_path()}] if spec.pid == "pod" else []
-        layout = self.sandbox.layout.to_json()
-        doc = {"shim": self.process.to_json(), "layout": layout, "cgroup_parent": spec.cgroup_parent, "own": shared}
-        state.write_shim(spec.state_dir, doc)
-
-    def _ready(self) -> None:
-        connection = self.service.adopt(self._born_connection)
-        fds = (Fd(netlink_socket().detach()),) if self.sandbox.spec.net == "pod" else ()
-        connection.send({"re": 0, **self.introduction()}, fds)
+            self._crid.send_payload(payload)
+        finally:
+            self.loop.stop()
 
     def introduction(self) -> dict[str, Any]:
-        """What every new connection wants to know first."""
-        return {"shim": self.process.to_json(), "netns": self.sandbox.netns_path}
+        """What every later connection wants to know first."""
+        netns = sandbox.Sandbox(self.home.spec).netns_path
+        return {"shim": Process.current().to_json(), "netns": netns}
 
-    # The first process of a shared PID namespace.
-
-    def _init_cgroup_path(self) -> str:
-        return f"{self.sandbox.spec.cgroup_parent or '/nodeagent'}/{self.sandbox.spec.id}"
-
-    def _start_init(self) -> None:
-        staging = self.sandbox.spec.state_dir
-        self._init_cgroup = Cgroup(self._init_cgroup_path(), self.sandbox.layout)
-        self._init_cgroup.create()
-        join = self._init_cgroup.prepare_join()
-        birth = Birth(self.loop, "the pod's init", self._init_born)
-        try:
-            with Fd(self._init_cgroup.clone_fd()) as cgroup:
-                flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID
-                birth.begin(lambda status: podinit.run_pod_init(staging, join, status), flags, cgroup.fileno())
-        finally:
-            join.close()
+    def _start_init(self, payload: bytes, fds: list[int]) -> None:
+        """The first process of a shared PID namespace; crid is answered when it is there."""
+        cgroup = Cgroup(sandbox.init_cgroup(self.home.spec), self.home.layout)
+        cgroup.create()
+        birth = Birth(self.loop, "the pod's init", lambda error, _: self._init_born(error, payload, fds))
+        body = functools.partial(podinit.run_pod_init, self.home.spec.state_dir, cgroup)
+        with Fd(cgroup.clone_fd()) as cgroup_fd:
+            birth.begin(body, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID, cgroup_fd.fileno())
         self.expect(birth.pid, lambda status: birth.settle())
-        self.sandbox.init = birth.pidfd
+        self.home.init = birth.pidfd
 
-    def _init_born(self, outcome: Outcome) -> None:
-        if outcome.error is None:
-            self._ready()
-            return
-        self.end()
-        _refuse(self._born_connection, outcome.error)
-        self.loop.stop()
+    def _init_born(self, error: bytes, payload: bytes, fds: list[int]) -> None:
+        if error:
+            self._give_up(encode({"re": FIRST_REQUEST, "error": json.loads(error)}))
+        else:
+            self._ready(payload, fds)
 
     # Children.
 
@@ -129,15 +134,13 @@ class Shim:
     # The end.
 
     def end(self) -> None:
-        """Undo the sandbox; its containers are gone. Raises OSError for what could not be undone."""
-        if self._init_cgroup is not None:
-            self._init_cgroup.kill()
-            self._init_cgroup.remove()
-        self.sandbox.destroy()
+        """Undo the sandbox and what is left of its containers. Raises OSError for what could not be undone."""
+        recovery.remove_cgroups(self.home.spec.state_dir, self.home.layout)
+        sandbox.Sandbox(self.home.spec).destroy()
 
     def _log(self, error: Exception) -> None:
         """Append an error to the shim's own log; there is nobody else to tell."""
-        path = f"{self.sandbox.spec.state_dir}/{state.LOG}"
+        path = f"{self.home.spec.state_dir}/{state.LOG}"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             if os.fstat(fd).st_size < LOG_MAX:
@@ -146,15 +149,15 @@ class Shim:
             os.close(fd)
 
 
-def run(doc: dict[str, Any], channel: Channel) -> NoReturn:
-    """Be a shim: called in the zygote's fork, exits with the process."""
+def run(doc: dict[str, Any], crid: Channel, signals: int) -> NoReturn:
+    """Be a shim: called in the zygote's fork, with SIGCHLD blocked; exits with the process."""
     try:
         spec = SandboxSpec.from_json(doc)
         _become_shim(spec.id, spec.state_dir)
-        shim = Shim(spec, channel)
+        shim = Shim(spec, crid, signals)
         shim.begin()
     except BaseException as error:  # noqa: BLE001 - this process must not return into the zygote
-        _refuse(channel, error)
+        crid.send_payload(_refusal(error))
         os._exit(1)
     shim.loop.run()
     os._exit(0)
@@ -166,18 +169,11 @@ def _become_shim(id: str, state_dir: str) -> None:
     prctl.set_name(f"shim:{id[:8]}")
     prctl.set_proctitle(f"shim {id}")
     prctl.set_child_subreaper(1)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)  # the daemon's stderr may be a pipe that somebody waits on
     for fd in range(3):
         os.dup2(null, fd)
     os.close(null)
 
 
-def _refuse(channel: Channel, error: BaseException) -> None:
-    if not isinstance(error, Exception):
-        error = ContainerError(f"{type(error).__name__}: {error}")
-    try:
-        channel.send({"re": 0, "error": to_doc(error)})
-    except OSError:
-        return  # crid is gone, and asks the state directory when it comes back
+def _refusal(error: BaseException) -> bytes:
+    return encode({"re": FIRST_REQUEST, "error": to_doc(error)})

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from runtime import state
+from runtime import recovery
 from runtime.container import Container
 from runtime.errors import InvalidSpec, NotFound
 from runtime.linux import namespaces
 from runtime.linux.fds import Fd
-from runtime.shim.birth import Outcome
 from runtime.shim.execs import ExecProcess
 from runtime.shim.service import Connection, Handler, Request
-from runtime.spec import ContainerSpec, ExecSpec
 
 if TYPE_CHECKING:
     from runtime.shim.main import Shim
 
 STOP_SECONDS: Final = 10.0
 STREAMS: Final = ("stdin", "stdout", "stderr")
-_PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
 class Operations:
@@ -70,7 +68,7 @@ class Operations:
 
     def _sysctl_net(self, request: Request) -> None:
         name, value = str(request.doc["name"]), str(request.doc["value"])
-        if namespaces.sysctl_namespace(name) != "net" or self._shim.sandbox.spec.net != "pod":
+        if namespaces.sysctl_namespace(name) != "net" or self._shim.home.spec.net != "pod":
             raise InvalidSpec(f"sysctl {name!r} does not belong to the pod's network")
         namespaces.set_sysctls([(name, value)])
         request.answer()
@@ -91,8 +89,6 @@ class Operations:
         if request is None:
             return
         try:
-            for container in self._containers.values():
-                container.forget()
             self._shim.end()
         except OSError as error:
             request.fail(error)  # crid tries again; what is left is on disk
@@ -105,43 +101,41 @@ class Operations:
     def _find(self, request: Request) -> Container:
         id = request.doc.get("container", "")
         if id not in self._containers:
-            raise NotFound(f"container {id!r} is not in sandbox {self._shim.sandbox.spec.id}")
+            raise NotFound(f"container {id!r} is not in sandbox {self._shim.home.spec.id}")
         return self._containers[id]
 
     def _start(self, request: Request) -> None:
-        spec = ContainerSpec.from_json(request.doc["spec"])
+        doc, id = request.doc, request.doc["container"]
         if self._stopping:
-            raise NotFound(f"sandbox {self._shim.sandbox.spec.id} is being stopped")
-        if not spec.id or not _PLAIN.issuperset(spec.id) or spec.id[0] == ".":
-            raise InvalidSpec(f"container id {spec.id!r} is not made of letters, digits, dots, dashes and underscores")
-        if spec.id in self._containers:
-            raise InvalidSpec(f"container {spec.id} has been started before")
-        target = self._target(spec)
-        container = Container(self._shim.sandbox, spec, self._published)
-        container.start(lambda error: self._started(request, container, error), target)
-        self._containers[spec.id] = container
+            raise NotFound(f"sandbox {self._shim.home.spec.id} is being stopped")
+        if id in self._containers:
+            raise InvalidSpec(f"container {id} has been started before")
+        target = self._target(id, doc.get("pid_target"))
+        container = Container(self._shim.home, doc, request.blob, self._published)
+        container.start(functools.partial(self._started, request, container), target)
+        self._containers[id] = container
         self._shim.expect(container.pid, container.ended)
 
-    def _target(self, spec: ContainerSpec) -> Fd | None:
-        if not spec.pid_target:
+    def _target(self, id: str, target_id: str | None) -> Fd | None:
+        if not target_id:
             return None
-        target = self._containers.get(spec.pid_target)
+        target = self._containers.get(target_id)
         if target is None or target.pidfd is None or not target.running:
-            raise NotFound(f"target container {spec.pid_target} of container {spec.id} is not running")
+            raise NotFound(f"target container {target_id} of container {id} is not running")
         return target.pidfd
 
-    def _started(self, request: Request, container: Container, error: Exception | None) -> None:
-        if error is None:
+    def _started(self, request: Request, container: Container, error: bytes) -> None:
+        if not error:
             request.answer(pid=container.pid, started_at=container.started_at)
             return
-        del self._containers[container.spec.id]
-        request.fail(error)
+        del self._containers[container.id]
+        request.fail_with(error)
         self._continue_stop()
 
     def _published(self, container: Container) -> None:
         self._shim.service.tell({"event": "exited", **(container.exit or {})})
         container.sweep()
-        for request in self._removing.pop(container.spec.id, ()):
+        for request in self._removing.pop(container.id, ()):
             self._shim.service.handle(request)
         self._continue_stop()
 
@@ -159,16 +153,14 @@ class Operations:
         request.answer()
 
     def _remove(self, request: Request) -> None:
-        container = self._containers.get(request.doc.get("container", ""))
-        if container is None:
-            state.forget_container(self._shim.sandbox.spec.state_dir, str(request.doc.get("container", "-")))
-            request.answer()
-        elif container.gone:
-            container.forget()
-            del self._containers[container.spec.id]
+        id = request.doc["container"]
+        container = self._containers.get(id)
+        if container is None or container.gone:
+            recovery.remove_container(self._shim.home.spec.state_dir, id, self._shim.home.layout)
+            self._containers.pop(id, None)
             request.answer()
         else:
-            self._removing.setdefault(container.spec.id, []).append(request)
+            self._removing.setdefault(container.id, []).append(request)
             container.kill()
 
     # Streams.
@@ -176,7 +168,7 @@ class Operations:
     def _attach(self, request: Request) -> None:
         container = self._find(request)
         if not container.running:
-            raise NotFound(f"container {container.spec.id} is not running")
+            raise NotFound(f"container {container.id} is not running")
         pipes = container.console.attach()
         request.answer(tuple(pipes.values()), streams=list(pipes))
 
@@ -191,33 +183,30 @@ class Operations:
     def _reopen_log(self, request: Request) -> None:
         container = self._find(request)
         if container.gone:
-            raise NotFound(f"container {container.spec.id} is not running")
+            raise NotFound(f"container {container.id} is not running")
         container.console.log.reopen()
         request.answer()
 
     # Execs. They belong to the connection that asked for them: without it nobody can learn how they end.
 
     def _exec(self, request: Request) -> None:
-        spec = ExecSpec.from_json(request.doc["spec"])
-        if spec.id in self._execs:
-            raise InvalidSpec(f"exec {spec.id} is running already")
+        id = request.doc["exec"]
+        if id in self._execs:
+            raise InvalidSpec(f"exec {id} is running already")
         given = dict(zip(request.doc["streams"], request.fds, strict=True))
-        streams = [given[name].fileno() if name in given else -1 for name in STREAMS]
-        process = ExecProcess(self._shim.sandbox, self._find(request), spec, next(self._exec_numbers))
-        process.start(
-            (streams[0], streams[1], streams[2]),
-            lambda outcome: self._exec_started(request, process, outcome),
-            self._exec_ended,
-        )
-        self._execs[spec.id] = process, request.connection
+        stdin, stdout, stderr = (given[name].fileno() if name in given else -1 for name in STREAMS)
+        process = ExecProcess(self._shim.home, self._find(request), id, next(self._exec_numbers))
+        started = functools.partial(self._exec_started, request, process)
+        process.start(request.blob, (stdin, stdout, stderr), started, self._exec_ended)
+        self._execs[id] = process, request.connection
         self._shim.expect(process.pid, process.reaped)
 
-    def _exec_started(self, request: Request, process: ExecProcess, outcome: Outcome) -> None:
-        if outcome.error is None:
-            request.answer((outcome.master,) if outcome.master else (), pid=process.pid)
+    def _exec_started(self, request: Request, process: ExecProcess, error: bytes, master: Fd | None) -> None:
+        if not error:
+            request.answer((master,) if master else (), pid=process.pid)
             return
         del self._execs[process.id]
-        request.fail(outcome.error)
+        request.fail_with(error)
 
     def _exec_ended(self, process: ExecProcess) -> None:
         _, connection = self._execs.pop(process.id)

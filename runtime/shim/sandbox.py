@@ -1,7 +1,8 @@
 """The pod's own part: namespaces that outlive every container, names for them, shared memory, settings, cgroup.
 
-The shim leaves the node's net, ipc and uts namespaces for the pod's, so containers are born in them without setns.
-Only a mount namespace of its own it must not have: the pins have to be seen by CNI plugins on the host.
+It is made by a process that leaves the node's net, ipc and uts namespaces for new ones; whoever enters those bears
+containers in them without any setns. Only a mount namespace is not among them: the pins have to be seen by CNI plugins
+on the host.
 """
 
 from __future__ import annotations
@@ -9,36 +10,57 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
 
 from runtime import podcgroup, recovery, state
 from runtime.errors import InvalidSpec
-from runtime.linux import caps, mountapi, mounts, namespaces, syscalls
-from runtime.linux.cgroups import Layout, detect
+from runtime.linux import mountapi, mounts, namespaces, syscalls
+from runtime.linux.cgroups import detect
 from runtime.linux.failpoints import failpoint
-from runtime.linux.fds import Fd
-from runtime.shim.loop import Loop
-from runtime.spec import ContainerSpec, SandboxSpec
+from runtime.linux.procs import Process
+from runtime.spec import SandboxSpec
 
 NOT_FOR_PROGRAMS = mountapi.MOUNT_ATTR_NOSUID | mountapi.MOUNT_ATTR_NODEV | mountapi.MOUNT_ATTR_NOEXEC
 HOSTNAME_MAX = 64
 
 
-class Sandbox:
-    """One pod's namespaces, as made by its shim for itself."""
+def own_kinds(spec: SandboxSpec) -> list[str]:
+    """Which namespaces the pod has of its own. A pod on the node's network keeps the node's hostname too."""
+    return [*(["net", "uts"] if spec.net == "pod" else []), *(["ipc"] if spec.ipc == "pod" else [])]
 
-    def __init__(self, spec: SandboxSpec, loop: Loop) -> None:
+
+def own_flags(spec: SandboxSpec) -> int:
+    """The same as CLONE_NEW* flags."""
+    return sum(namespaces.CLONE_FLAGS[kind] for kind in own_kinds(spec))
+
+
+def init_cgroup(spec: SandboxSpec) -> str:
+    """Where the first process of a shared PID namespace has its cgroup."""
+    return f"{spec.cgroup_parent or state.DEFAULT_CGROUP}/{spec.id}"
+
+
+class Sandbox:
+    """One pod's namespaces, mounts and cgroup; create() leaves the calling process in the namespaces."""
+
+    def __init__(self, spec: SandboxSpec) -> None:
         self.spec = spec
-        self.loop = loop
-        self.layout: Layout = detect()
-        self.bounding = caps.bounding_mask()
-        self.init: Fd | None = None  # the shared PID namespace's first process
-        self._own_pidns = -1
+        self.layout = detect()
 
     @property
     def netns_path(self) -> str:
         """The network namespace's name on the host; "" for the node's own."""
         return f"{self.spec.state_dir}/{state.NAMESPACES}/net" if self.spec.net == "pod" else ""
+
+    def record(self, shim: Process, builder: Process) -> None:
+        """Write down, before anything is made, who makes it and for whom."""
+        own = [{"cgroup": init_cgroup(self.spec)}] if self.spec.pid == "pod" else []
+        doc = {
+            "shim": shim.to_json(),
+            "builder": builder.to_json(),
+            "layout": self.layout.to_json(),
+            "cgroup_parent": self.spec.cgroup_parent,
+            "own": own,
+        }
+        state.write_shim(self.spec.state_dir, doc)
 
     def create(self) -> None:
         """Make it all; when this raises, nothing is left. Raises OSError, InvalidSpec."""
@@ -53,7 +75,6 @@ class Sandbox:
             failpoint("shim.create.before_namespaces")
             self._leave_node()
             failpoint("shim.create.after_namespaces")
-            self._own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             if self.spec.ipc == "pod":
                 self._mount_shm(f"{directory}/{state.SHM}")
             namespaces.set_sysctls(self.spec.sysctls.items())
@@ -73,13 +94,11 @@ class Sandbox:
             raise InvalidSpec(f"hostname {self.spec.hostname!r} has more than {HOSTNAME_MAX} bytes")
 
     def _leave_node(self) -> None:
-        """Leave for new namespaces and pin them. A pod on the node's network keeps the node's hostname too."""
-        kinds = [kind for kind, mode in (("net", self.spec.net), ("ipc", self.spec.ipc)) if mode == "pod"]
-        if "net" in kinds:
-            kinds.append("uts")
+        """Leave for new namespaces and pin them."""
+        kinds = own_kinds(self.spec)
         if not kinds:
             return
-        syscalls.unshare(sum(namespaces.CLONE_FLAGS[kind] for kind in kinds))
+        syscalls.unshare(own_flags(self.spec))
         for kind in kinds:
             namespaces.pin(kind, f"{self.spec.state_dir}/{state.NAMESPACES}/{kind}")
         if "net" in kinds:
@@ -101,21 +120,3 @@ class Sandbox:
         recovery.unmount(self.spec.state_dir)
         if self.spec.cgroup_parent:
             podcgroup.remove_unused(self.spec.cgroup_parent, self.layout)
-
-    def cgroup_path(self, spec: ContainerSpec) -> str:
-        """Where a container's cgroup is, as a logical path."""
-        linux = spec.oci.get("linux") or {}
-        return linux.get("cgroupsPath") or f"{self.spec.cgroup_parent or '/nodeagent'}/{spec.id}"
-
-    @contextlib.contextmanager
-    def birthplace(self, target: Fd | None = None) -> Iterator[int]:
-        """Within the block children are born in the right PID namespace; yields the CLONE_NEW* flags to clone with.
-
-        That is the one of `target` (a pidfd), else the pod's shared one, the node's, or a new one.
-        """
-        shared = target or self.init
-        if shared is not None:
-            with namespaces.children_in_pid_namespace(shared.fileno(), self._own_pidns):
-                yield 0
-        else:
-            yield 0 if self.spec.pid == "node" else syscalls.CLONE_NEWPID

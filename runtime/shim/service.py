@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from runtime.errors import InvalidSpec, to_doc
-from runtime.linux.channel import Channel, accept, listen
+from runtime.linux.channel import Channel, accept
 from runtime.linux.fds import Fd
-from runtime.linux.messages import ProtocolError
+from runtime.linux.messages import VERSION, Message, ProtocolError, encode
 from runtime.shim.loop import WRITE, Loop
 
 QUEUE_MAX: Final = 1024
@@ -24,12 +24,13 @@ BATCH: Final = 16
 class Request:
     """One request and whoever waits for its reply; `fds` that the handler does not take are closed."""
 
-    __slots__ = ("connection", "doc", "fds")
+    __slots__ = ("blob", "connection", "doc", "fds")
 
-    def __init__(self, connection: Connection, doc: dict[str, Any], fds: list[Fd]) -> None:
+    def __init__(self, connection: Connection, message: Message) -> None:
         self.connection = connection
-        self.doc = doc
-        self.fds = fds
+        self.doc = message.doc
+        self.fds = [Fd(fd) for fd in message.fds]
+        self.blob = message.blob
 
     def answer(self, fds: tuple[Fd, ...] = (), **fields: Any) -> None:
         """Reply; the fds are sent and closed."""
@@ -38,6 +39,10 @@ class Request:
     def fail(self, error: Exception) -> None:
         """Reply with an error, which is raised on the other side."""
         self.connection.send({"re": self.doc.get("id", -1), "error": to_doc(error)})
+
+    def fail_with(self, error: bytes) -> None:
+        """The same with an error that another process has put into JSON."""
+        self.connection.send_payload(b'{"v":%d,"re":%d,"error":%s}' % (VERSION, self.doc.get("id", -1), error))
 
 
 Handler = Callable[[Request], None]
@@ -49,7 +54,7 @@ class Connection:
     def __init__(self, service: Service, channel: Channel) -> None:
         self._service = service
         self._channel = channel
-        self._queue: deque[tuple[dict[str, Any], tuple[Fd, ...]]] = deque()
+        self._queue: deque[tuple[bytes, tuple[Fd, ...]]] = deque()
         channel.setblocking(False)
         service.loop.watch(channel.fileno(), self._readable)
 
@@ -60,7 +65,11 @@ class Connection:
 
     def send(self, doc: dict[str, Any], fds: tuple[Fd, ...] = ()) -> None:
         """Send now or as soon as there is room; the fds are closed afterwards."""
-        self._queue.append((doc, fds))
+        self.send_payload(encode(doc), fds)
+
+    def send_payload(self, payload: bytes, fds: tuple[Fd, ...] = ()) -> None:
+        """The same with a message that is in bytes already."""
+        self._queue.append((payload, fds))
         if len(self._queue) == 1:
             self._flush()
         elif len(self._queue) > QUEUE_MAX:
@@ -68,9 +77,9 @@ class Connection:
 
     def _flush(self) -> None:
         while self._queue and self.open:
-            doc, fds = self._queue[0]
+            payload, fds = self._queue[0]
             try:
-                self._channel.send(doc, [fd.fileno() for fd in fds])
+                self._channel.send_payload(payload, [fd.fileno() for fd in fds])
             except BlockingIOError:
                 return self._watch_for_room()
             except OSError:
@@ -96,7 +105,7 @@ class Connection:
                 message = self._channel.recv()
                 if message is None:
                     return self.close()
-                self._service.handle(Request(self, message.doc, [Fd(fd) for fd in message.fds]))
+                self._service.handle(Request(self, message))
                 if not self.open:
                     return None
         except BlockingIOError:
@@ -128,9 +137,9 @@ class Service:
         self._listener = -1
         self._on_lost = on_lost
 
-    def listen(self, path: str) -> None:
-        """Accept connections at a path from now on; raises OSError."""
-        self._listener = listen(path)
+    def listen(self, listener: int) -> None:
+        """Accept connections of a listening fd, which is owned from now on."""
+        self._listener = listener
         self.loop.watch(self._listener, self._accept)
 
     def _accept(self) -> None:

@@ -185,7 +185,6 @@ async def test_no_shim_is_left_as_a_zombie(node: Node, pod: Pod) -> None:
 SHIM_FAILPOINTS = [
     "shim.create.before_namespaces",
     "shim.create.after_namespaces",
-    "shim.start.before_cgroup",
     "shim.start.before_clone",
     "init.before_mounts",
     "init.before_execve",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from runtime.client import ContainerError, InvalidSpec, Pod, explain
 from runtime.linux.cgroups import Cgroup, MissingController
+from runtime.linux.mounttable import mounts_beneath
 from runtime.spec import ContainerSpec
 from tests.support.containers import Node, bind, mount
 
@@ -20,15 +20,15 @@ async def refused(node: Node, pod: Pod, *args: str, **fields: Any) -> str:
     spec = node.container(pod, *args, **fields)
     with pytest.raises((ContainerError, MissingController, OSError)) as failed:
         await pod.start_container(spec)
-    assert_nothing_left(pod, spec)
+    assert_nothing_left(node, pod, spec)
     await pod.start_container(node.container(pod, "true"))  # and the shim goes on
     return explain(failed.value)
 
 
-def assert_nothing_left(pod: Pod, spec: ContainerSpec) -> None:
+def assert_nothing_left(node: Node, pod: Pod, spec: ContainerSpec) -> None:
     assert not Cgroup(spec.oci["linux"]["cgroupsPath"]).exists()
     assert not Path(pod.state_dir, "containers", f"{spec.id}.json").exists()
-    assert not re.search(rf"/{spec.id}[/ ]", Path("/proc/self/mountinfo").read_text())
+    assert all(mount.point.startswith(pod.state_dir) for mount in mounts_beneath(str(node.directory)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""What the shim's children are born into: the pod's namespaces, seen from the shim that lives in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from runtime.linux import syscalls
+from runtime.linux.cgroups import Layout, detect
+from runtime.linux.fds import Fd
+from runtime.shim.birth import Birth
+from runtime.shim.loop import Loop
+from runtime.spec import SandboxSpec
+from runtime.status import Status
+
+
+class Home:
+    """The sandbox's spec, the loop, and the PID namespaces that children can be born in."""
+
+    def __init__(self, spec: SandboxSpec, loop: Loop) -> None:
+        self.spec = spec
+        self.loop = loop
+        self.layout: Layout = detect()
+        self.init: Fd | None = None  # pidfd of a shared PID namespace's first process
+        self._own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def bear(
+        self, birth: Birth, body: Callable[[Status], None], flags: int, cgroup: int, target: Fd | None = None
+    ) -> None:
+        """Begin a birth in the right PID namespace: that of `target` (a pidfd), the pod's, the node's, or a new one.
+
+        setns(2) into a PID namespace moves only later children, so it is undone at once. That saves the second fork
+        that entering a PID namespace is known for. Raises OSError.
+        """
+        shared = target or self.init
+        if shared is None:
+            birth.begin(body, flags if self.spec.pid == "node" else flags | syscalls.CLONE_NEWPID, cgroup)
+            return
+        syscalls.setns(shared.fileno(), syscalls.CLONE_NEWPID)
+        try:
+            birth.begin(body, flags, cgroup)
+        finally:
+            syscalls.setns(self._own_pidns, syscalls.CLONE_NEWPID)

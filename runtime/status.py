@@ -1,0 +1,50 @@
+"""What a child tells its shim between clone3 and execve, in packets that start with one letter.
+
+T + fd       the master of the terminal that it has made
+X            everything is done but execve
+E + JSON     a step failed (errors.to_doc); the shim passes it on to crid unread
+end of file  after X: execve succeeded. Without X or E: somebody killed it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Final
+
+from runtime.errors import to_doc
+from runtime.linux.channel import Channel
+
+TERMINAL: Final = b"T"
+EXECUTING: Final = b"X"
+FAILED: Final = b"E"
+
+
+class Status:
+    """The child's end; close-on-exec, so that execve itself is the last message."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def move_to(self, fd: int) -> None:
+        """Make `fd` its number."""
+        self._channel.move_to(fd)
+
+    def terminal(self, master: int) -> None:
+        """Hand the terminal's master over; it is closed here."""
+        self._channel.send_payload(TERMINAL, [master])
+        os.close(master)
+
+    def executing(self) -> None:
+        """Only execve is left to do."""
+        self._channel.send_payload(EXECUTING)
+
+    def failed(self, error: BaseException) -> None:
+        """Say what went wrong; the process exits afterwards."""
+        self._channel.send_payload(FAILED + json.dumps(to_doc(error)).encode())
+
+    def wait_for_end(self) -> None:
+        """Block until the shim has closed its end."""
+        self._channel.recv_payload()
