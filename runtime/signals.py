@@ -9,8 +9,17 @@ from __future__ import annotations
 import signal
 from typing import Final
 
+<<<<<<< ours
 # Ignored by Python itself, or by us.
 _IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+=======
+from runtime.linux.syscalls import default_action
+
+# SIGCANCEL and SIGSETXID: a parent that is no glibc program can have them ignored, and execve keeps that.
+_GLIBCS_OWN: Final = (32, 33)
+# Ignored by Python itself (SIGPIPE, SIGXFSZ) or by us.
+_IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
+>>>>>>> theirs
 
 
 def start_from_defaults() -> None:
@@ -18,6 +27,8 @@ def start_from_defaults() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(signum, signal.SIG_DFL)
+    for number in _GLIBCS_OWN:
+        default_action(number)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 

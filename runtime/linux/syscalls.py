@@ -110,6 +110,8 @@ _signalfd = wrapper("signalfd", c_int, c_void_p, c_int)
 _clone3 = numbered("clone3", c_char_p, c_size_t)
 _close_range = numbered("close_range", c_uint, c_uint, c_uint)
 _openat2 = numbered("openat2", c_int, c_char_p, c_void_p, c_size_t)
+_rt_sigaction = numbered("rt_sigaction", c_int, c_void_p, c_void_p, c_size_t)
+_RT_SIGACTION: Final = 13 if os.uname().machine == "x86_64" else 134  # older than the common numbers
 
 
 def unshare(flags: int) -> None:
@@ -120,6 +122,12 @@ def unshare(flags: int) -> None:
 def setns(fd: int, nstype: int) -> None:
     """Enter the namespace, or those of a pidfd's process that `nstype` selects (setns(2))."""
     _setns(fd, nstype)
+
+
+def default_action(signum: int) -> None:
+    """SIG_DFL for a signal that glibc keeps to itself (32, 33) and hence Python cannot name (rt_sigaction(2))."""
+    nothing = (ctypes.c_uint64 * 4)()  # struct sigaction of zeros: SIG_DFL, no flags, no restorer, an empty mask
+    _rt_sigaction(_RT_SIGACTION, signum, ctypes.addressof(nothing), None, 8)
 
 
 def clone3(flags: int, *, cgroup: int = -1, exit_signal: int = 17) -> tuple[int, int]:
