@@ -9,17 +9,12 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-<<<<<<< ours
-# Ignored by Python itself, or by us.
-_IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
-=======
 from runtime.linux.syscalls import default_action
 
 # SIGCANCEL and SIGSETXID: a parent that is no glibc program can have them ignored, and execve keeps that.
 _GLIBCS_OWN: Final = (32, 33)
-# Ignored by Python itself (SIGPIPE, SIGXFSZ) or by us.
-_IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
->>>>>>> theirs
+# Ignored by Python itself, or by us.
+_IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def start_from_defaults() -> None:
