@@ -23,6 +23,8 @@ STATE_GLOBS = (
     "/dev/shm/*",
 )
 
+OUR_CGROUPS = ("kubepods", "nat", "nab", "nad", "na-", "nodeagent", "bench")
+
 
 def _mounts() -> Iterator[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -39,8 +41,10 @@ def _nft_tables() -> Iterator[str]:
 
 
 def _cgroups() -> Iterator[str]:
+    """Those with a name of ours on their path: service managers make and remove cgroups at any time too."""
     for directory, _, _ in os.walk("/sys/fs/cgroup"):
-        yield directory
+        if any(name.startswith(OUR_CGROUPS) for name in directory.split("/")):
+            yield directory
 
 
 def _loop_devices() -> Iterator[str]:
