@@ -64,19 +64,22 @@ class Shim:
 
     def _built(self, channel: Channel, builder: Fd) -> None:
         """The builder has made the sandbox and waits until it has been entered; or it has failed and undone it."""
+        self.loop.unwatch(channel.fileno())
         received = channel.recv_payload()
         payload, fds = received or (_refusal(ContainerError("the sandbox's builder was killed")), [])
-        if fds:
-            syscalls.setns(builder.fileno(), sandbox.own_flags(self.home.spec))
-        self.loop.unwatch(channel.fileno())
-        channel.close()
-        builder.close()
-        if not fds:
-            self._give_up(payload)
-        elif self.home.spec.pid == "pod":
-            self._start_init(payload, fds)
-        else:
-            self._ready(payload, fds)
+        try:
+            if fds and (flags := sandbox.own_flags(self.home.spec)):
+                syscalls.setns(builder.fileno(), flags)
+            channel.close()
+            builder.close()
+            if not fds:
+                self._give_up(payload)
+            elif self.home.spec.pid == "pod":
+                self._start_init(payload, fds)
+            else:
+                self._ready(payload, fds)
+        except OSError as error:
+            self._give_up(_refusal(error))
 
     def _ready(self, payload: bytes, fds: list[int]) -> None:
         listener, *netlink = fds

@@ -13,7 +13,7 @@ import pytest
 from runtime.client import InvalidSpec, NotFound, Pod
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mounttable import mounts_beneath
-from tests.support.containers import Node, bind, exec_output, logged, until
+from tests.support.containers import Node, bind, exec_output, logged, mount, until
 
 
 def own(kind: str) -> str:
@@ -209,6 +209,16 @@ async def test_the_nodes_network_and_hostname(node: Node) -> None:
     assert pod.netns_path == ""
     output = await node.sh(pod, "readlink /proc/self/ns/net; readlink /proc/self/ns/uts; hostname")
     assert output.split() == [own("net"), own("uts"), socket.gethostname()]
+
+
+async def test_a_pod_without_any_namespace_of_its_own(node: Node) -> None:
+    pod = await node.pod(net="node", ipc="node", pid="node")
+    kinds = ("net", "ipc", "uts", "pid")
+    mounts = [bind("/dev/shm", "/dev/shm"), mount("/proc", "proc"), mount("/dev", "tmpfs")]
+    script = f"for n in {' '.join(kinds)}; do readlink /proc/self/ns/$n; done"
+    output = await node.sh(pod, script, all_mounts=mounts[1:] + mounts[:1])
+    assert output.split() == [own(kind) for kind in kinds]
+    assert not mounts_beneath(pod.state_dir)
 
 
 async def test_the_nodes_ipc(node: Node) -> None:
