@@ -21,6 +21,7 @@ from cri.server.config import Config, ConfigError, from_arguments
 from cri.server.listening import AlreadyRunning, exclusive
 from cri.server.recovery import recover
 from cri.server.remove_pod_sandbox import remove_pod_sandbox
+from runtime.client import ContainerError
 from runtime.linux.ledger import Effect, read_ledger
 from runtime.linux.trees import remove_tree
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
             if given.purge and not left:
                 remove_tree(config.state)
                 remove_tree(config.root)
-    except (ConfigError, AlreadyRunning, OSError) as error:
+    except (ConfigError, AlreadyRunning, ContainerError, OSError) as error:
         print(f"crid reset: {error}", file=sys.stderr)
         return 1
     for line in left:

@@ -7,11 +7,15 @@ sockets below another, and its bridge and subnet belong to nobody else, so it ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import hashlib
 import ipaddress
+import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -44,9 +48,23 @@ def demo_places(base: Path, state: Path) -> Places:
     )
 
 
-def prepare(base: Path, places: Places) -> None:
-    """Makes the demo's directory with its configuration. Raises OSError, Trouble."""
+@contextlib.contextmanager
+def owned(base: Path) -> Iterator[None]:
+    """Makes the demo's directory and holds it: a second demo must not end the first one. Raises OSError, Trouble."""
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Trouble(f"a demo runs in {base} already; stop it, or give this one another --demo-dir") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def prepare(base: Path, places: Places) -> None:
+    """The demo's configuration. Raises OSError, Trouble."""
     for path in (places.manifests, base / "net.d"):
         path.mkdir(mode=0o755, exist_ok=True)
     token = _token(base)

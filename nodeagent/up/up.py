@@ -111,24 +111,26 @@ async def _up_demo(given: argparse.Namespace, show: Show) -> int:
     base = given.demo_dir.absolute()
     state = demo.STATE if base == demo.BASE else base / "run"
     places = demo.demo_places(base, state)
-    async with Supervisor(show.warn) as supervisor:
-        node = RunningNode(places, supervisor, show)
-        try:
-            await _bring_up(base, places, node, show)
-            show.line()
-            show.line("Ctrl-C ends the demo and leaves nothing behind.")
-            await supervisor.stop_wanted.wait()
-        except Interrupted:
-            show.line("interrupted")
-        finally:
+    status = 0
+    with demo.owned(base):
+        demo.prepare(base, places)
+        async with Supervisor(show.warn) as supervisor:
+            node = RunningNode(places, supervisor, show)
+            try:
+                await _bring_up(places, node, show)
+                await supervisor.stop_wanted.wait()
+            except Interrupted:
+                show.line("interrupted")
+            except (Trouble, StartFailed) as error:
+                show.warn(str(error))
+                status = 1
             show.line()
             await demo.take_away(base, places, node, show)
     show.line("The demo has left nothing behind.")
-    return 0
+    return status
 
 
-async def _bring_up(base: Path, places: Places, node: RunningNode, show: Show) -> None:
-    demo.prepare(base, places)
+async def _bring_up(places: Places, node: RunningNode, show: Show) -> None:
     with show.step("demo image") as said:
         await node.crid_verb("import", "--busybox", demo.IMAGE)
         said.append(f"{demo.IMAGE}, made of /bin/busybox")
@@ -156,3 +158,5 @@ def _tell_demo(places: Places, pod: dict[str, Any], url: str, show: Show) -> Non
     show.line("Try, in another terminal:")
     _tell_commands(places, (*TRY, f"curl {url}"), show)
     show.line(f"  or edit {places.manifests / 'demo.yaml'}: the pod follows")
+    show.line()
+    show.line("Ctrl-C ends the demo and leaves nothing behind.")

@@ -53,10 +53,11 @@ class Command:
     def _until(self, right: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + PATIENCE
         while True:
+            ended = self.process.poll() is not None
             self._read()
             if found := right():
                 return found[found.re.groups and 1] if isinstance(found, re.Match) else found
-            assert self.process.poll() is None or not self.output.endswith("\0"), self.output
+            assert not ended, self.output
             assert time.monotonic() < deadline, self.output
             time.sleep(0.05)
 
@@ -127,6 +128,18 @@ def test_daemons_that_die_come_back_and_the_pod_does_not_notice(base: Path) -> N
         assert [each["restartCount"] for each in pods[0]["status"]["containerStatuses"]] == [0, 0]
         zombies = [each for each in psutil.Process(command.process.pid).children() if each.status() == "zombie"]
         assert zombies == []
+        command.process.send_signal(signal.SIGTERM)
+        assert command.ends() == 0, command.output
+    assert list(base.iterdir()) == []
+
+
+def test_a_second_demo_does_not_end_the_first(base: Path) -> None:
+    with running("up", "--demo", "--demo-dir", str(base / "demo")) as command:
+        url = command.says(r"at (http://[0-9.]+/)")
+        second = Command("up", "--demo", "--demo-dir", str(base / "demo"))
+        assert second.ends() == 1
+        assert "a demo runs in" in second.output
+        assert "Hello from pod demo" in fetch(url)
         command.process.send_signal(signal.SIGTERM)
         assert command.ends() == 0, command.output
     assert list(base.iterdir()) == []
