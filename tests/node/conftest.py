@@ -15,7 +15,7 @@ from tests.support.node import Node, running_node
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "node" in getattr(item, "fixturenames", ()):
+        if "tests/node/" in item.path.as_posix() and "node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
