@@ -37,13 +37,12 @@ Done = Callable[[bytes], None]
 class Container:
     """A container and its first process; everything happens in the shim's loop."""
 
-    def __init__(self, home: Home, doc: Mapping[str, Any], spec: bytes, published: Callable[[Container], None]) -> None:
-        """`doc` has the keys container (id), cgroup (path) and those of Console; `spec` is passed on unread.
+    def __init__(self, home: Home, doc: Mapping[str, Any], published: Callable[[Container], None]) -> None:
+        """`doc` has the keys container (id), cgroup (path) and those of Console.
 
         `published` is called once, when the exit is on disk. Raises OSError when the log cannot be opened.
         """
         self.id: str = doc["container"]
-        self.spec = spec
         self.cgroup = Cgroup(doc["cgroup"], home.layout)
         self.console = Console(home.loop, doc, self._output_ended)
         self.pid = 0
@@ -75,9 +74,10 @@ class Container:
             doc |= {"log_bytes_lost": self.console.log.lost, "log_error": self.console.log.why}
         return doc | (self.exit or {})
 
-    def start(self, done: Done, target: Fd | None = None) -> None:
+    def start(self, document: bytes, done: Done, target: Fd | None = None) -> None:
         """Clone the first process into its cgroup, which exists; `done` is called later. Raises OSError.
 
+        `document` is the process's plan (`runtime.preparation`), passed on unread.
         `target` is the pidfd of a process whose PID namespace is shared instead of the pod's (CRI TARGET).
         """
         failpoint("shim.start.before_clone")
@@ -87,7 +87,7 @@ class Container:
         try:
             theirs = self.console.open_pipes()
             stdin, stdout, stderr = (fd.fileno() if fd else -1 for fd in theirs)
-            init = InitPlan(self._home.spec.state_dir, self.spec, self.cgroup, (stdin, stdout, stderr))
+            init = InitPlan(self._home.spec.state_dir, document, self.cgroup, (stdin, stdout, stderr))
             with Fd(self.cgroup.clone_fd()) as cgroup:
                 body = functools.partial(run_init, init)
                 self._home.bear(birth, body, syscalls.CLONE_NEWNS, cgroup.fileno(), target)

@@ -1,7 +1,7 @@
 """The first process of a container, from clone3 to execve.
 
     shim --clone3(CLONE_INTO_CGROUP | CLONE_NEWNS | CLONE_NEWPID ...)--> this, a copy of the shim in new namespaces
-         read the spec, which the shim has passed on unread
+         read the plan, which the shim has passed on unread
          join the v1 cgroups, leave for a cgroup namespace rooted there
          build the filesystem tree, pivot_root            runtime.rootfs, runtime.operations
          user, capabilities, filter, execve               runtime.process
@@ -17,47 +17,47 @@ import os
 from dataclasses import dataclass
 
 from runtime import rootfs
-from runtime.linux import syscalls
-from runtime.linux.caps import CAP_SYS_RESOURCE, bounding_mask, effective_mask
+from runtime.linux import seccomp, syscalls
+from runtime.linux.caps import CAP_SYS_RESOURCE, effective_mask
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.paths import open_procfs, read_proc, write_proc
 from runtime.operations import Tree, perform
-from runtime.process import ProcessPlan, become, prepare
+from runtime.process import become
+from runtime.processplan import ProcessPlan
 from runtime.protections import Pivot
-from runtime.spec import ContainerSpec
 from runtime.status import Status
 from runtime.streams import become_stdio, become_terminal, bind_console, open_terminal
 
 
 @dataclass(slots=True)
 class InitPlan:
-    """What the shim hands over. `spec` is a ContainerSpec as JSON, `streams` the fds to become 0, 1 and 2."""
+    """What the shim hands over. `document` is JSON made by `runtime.preparation`; `streams` become 0, 1 and 2."""
 
     staging: str
-    spec: bytes
+    document: bytes
     cgroup: Cgroup
     streams: tuple[int, int, int]
 
 
 def run_init(plan: InitPlan, status: Status) -> None:
     """The body of a container's first process."""
-    spec = ContainerSpec.from_json(json.loads(plan.spec))
-    wanted = spec.oci["process"]
-    process = prepare(wanted, spec.id, spec.seccomp_filter, bounding_mask(), terminal=spec.tty)
+    document = json.loads(plan.document)
+    process = ProcessPlan._make(document["process"])
+    program = seccomp.load(process.seccomp) if process.seccomp else b""
     os.setsid()
     os.umask(0)  # modes of directories and devices are meant as they are written
     plan.cgroup.prepare_join().enter()
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-    set_oom_score_adj(wanted.get("oomScoreAdj"))
-    steps = rootfs.plan(spec, plan.cgroup)
+    set_oom_score_adj(process.oom_score_adj)
+    steps = rootfs.plan(document["tree"], plan.cgroup)
     tree = Tree(plan.staging)
     failpoint("init.before_mounts")
     perform(steps, tree)
     _open_streams(plan, process, tree, status)
     perform([Pivot()], tree)
     failpoint("init.before_execve")
-    become(process, status)
+    become(process, program, status)
 
 
 def _open_streams(plan: InitPlan, process: ProcessPlan, tree: Tree, status: Status) -> None:

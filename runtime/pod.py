@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from runtime.linux.channel import Channel
 from runtime.linux.fds import Fd
 from runtime.linux.messages import Message
 from runtime.linux.procs import Process
-from runtime.preparation import prepare
+from runtime.preparation import prepare, prepare_exec
 from runtime.spec import ContainerSpec, ExecSpec
 from runtime.streams import set_size
 
@@ -57,6 +56,7 @@ class Pod:
         self._execs: dict[str, asyncio.Future[int]] = {}
         self._starts: set[asyncio.Future[None]] = set()
         self._stopping = False
+        self._records: dict[str, Mapping[str, Any]] = {}
         self._calls = Calls(channel, f"the shim of sandbox {id}", self._event, self._lost)
         self._netlink: socket.socket | None = None
 
@@ -147,10 +147,21 @@ class Pod:
     async def _start(self, spec: ContainerSpec) -> Message:
         prepared = await asyncio.to_thread(prepare, self.state_dir, spec)
         try:
-            return await self._calls.call("start", START_SECONDS, blob=prepared.blob, **prepared.request)
+            message = await self._calls.call("start", START_SECONDS, blob=prepared.blob, **prepared.request)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(prepared.undo, error))
             raise
+        self._records[spec.id] = prepared.record
+        return message
+
+    def _record(self, container_id: str) -> Mapping[str, Any]:
+        """What was started, from memory or, after a restart of crid, from disk."""
+        if container_id not in self._records:
+            record = state.read_container(self.state_dir, container_id)
+            if record is None:
+                raise NotFound(f"container {container_id} is not in sandbox {self.id}")
+            self._records[container_id] = record
+        return self._records[container_id]
 
     async def signal(self, container_id: str, signum: int) -> None:
         """Signal the container's first process. Raises NotFound when it has exited."""
@@ -176,7 +187,7 @@ class Pod:
                 "exec",
                 START_SECONDS,
                 [fd for _, fd in given],
-                json.dumps(spec.to_json()).encode(),
+                prepare_exec(self._record(container_id), spec),
                 container=container_id,
                 exec=spec.id,
                 tty=spec.tty,
@@ -215,6 +226,7 @@ class Pod:
     async def remove_container(self, container_id: str) -> None:
         """Kill it if it runs, remove its cgroup and forget it; no error for an unknown one."""
         await self._calls.call("remove", STOP_SECONDS, container=container_id)
+        self._records.pop(container_id, None)
 
     async def stop(self) -> None:
         """End the pod: kill everything, undo the namespaces' pins, remove cgroups; the shim exits. Idempotent."""

@@ -7,24 +7,27 @@ every page that it touches for as long as the pod lives. All of it blocks, short
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime import recovery, state
-from runtime.errors import InvalidSpec
+from runtime import recovery, rootfs, state
+from runtime.errors import InvalidSpec, NotFound
 from runtime.linux.cgroups import Cgroup, detect
 from runtime.linux.failpoints import failpoint
-from runtime.spec import ContainerSpec
+from runtime.processplan import plan_process
+from runtime.spec import ContainerSpec, ExecSpec
 
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A container that only has to be cloned: the request to the shim, and the spec for the container's init."""
+    """A container that only has to be cloned: the request to the shim, and the plan for the container's init."""
 
     request: dict[str, Any]
     blob: bytes
+    record: dict[str, Any]
     state_dir: str
 
     def undo(self, error: BaseException) -> None:
@@ -44,7 +47,9 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
         raise InvalidSpec(f"container id {spec.id!r} is not made of letters, digits, dots, dashes and underscores")
     linux = spec.oci.get("linux") or {}
     path = linux.get("cgroupsPath") or f"{state.DEFAULT_CGROUP}/{spec.id}"
-    if not state.new_container(state_dir, spec.id, {"container": spec.id, "cgroup": path}):
+    process = plan_process(spec.oci["process"], spec.id, spec.seccomp_filter, terminal=spec.tty)
+    record = {"container": spec.id, "cgroup": path, "process": spec.oci["process"], "seccomp": spec.seccomp_filter}
+    if not state.new_container(state_dir, spec.id, record):
         raise InvalidSpec(f"container {spec.id} has been started before")
     request = {
         "container": spec.id,
@@ -55,7 +60,8 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
         "stdin_once": spec.stdin_once,
         "pid_target": spec.pid_target,
     }
-    prepared = Prepared(request, json.dumps(spec.to_json()).encode(), state_dir)
+    document = {"process": process, "tree": rootfs.tree_of(spec)}
+    prepared = Prepared(request, json.dumps(document).encode(), record, state_dir)
     try:
         failpoint("start.before_cgroup")
         cgroup = Cgroup(path)
@@ -65,3 +71,23 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
         prepared.undo(error)
         raise
     return prepared
+
+
+def prepare_exec(record: Mapping[str, Any], spec: ExecSpec) -> bytes:
+    """The plan for one more process: that of the container's `record`, with what the spec says instead.
+
+    Raises NotFound, StartError, InvalidSpec, OSError.
+    """
+    if "process" not in record:
+        raise NotFound(f"container {record['container']} is not running")
+    given = {
+        "args": spec.args,
+        "env": spec.env,
+        "cwd": spec.cwd,
+        "user": spec.user,
+        "capabilities": spec.capabilities,
+        "noNewPrivileges": spec.no_new_privileges,
+    }
+    document = record["process"] | {key: value for key, value in given.items() if value is not None}
+    seccomp = record["seccomp"] if spec.seccomp_filter is None else spec.seccomp_filter
+    return json.dumps(plan_process(document, record["container"], seccomp, terminal=spec.tty)).encode()

@@ -20,7 +20,7 @@ from typing import Any, Final
 from runtime import devices
 from runtime.errors import InvalidSpec
 from runtime.linux.cgroups import Cgroup
-from runtime.linux.mounts import MountOptions
+from runtime.linux.mounts import MountOptions, OverlayRootfs
 from runtime.operations import Bind, Isolate, MountFilesystem, MountOverlay, MountRoot, OpenSource, Operation
 from runtime.protections import MaskPath, ReadonlyPath, ReadonlyRoot, WorkingDirectory
 from runtime.spec import ContainerSpec
@@ -39,24 +39,38 @@ class _Parsed:
     options: MountOptions
 
 
-def plan(spec: ContainerSpec, cgroup: Cgroup) -> list[Operation]:
-    """The steps for a container. Raises InvalidSpec for a mount of an unknown type or without absolute paths."""
-    entries = [_parse(doc) for doc in spec.oci.get("mounts") or ()]
+def tree_of(spec: ContainerSpec) -> dict[str, Any]:
+    """What of a container's spec is about its filesystem tree, as JSON for plan()."""
     linux = spec.oci.get("linux") or {}
+    return {
+        "rootfs": spec.rootfs if isinstance(spec.rootfs, str) else spec.rootfs.to_json(),
+        "readonly": spec.rootfs_readonly,
+        "mounts": spec.oci.get("mounts") or [],
+        "cwd": spec.oci["process"].get("cwd") or "/",
+        "devices": linux.get("devices") or [],
+        "devices_all": spec.devices_all,
+        "masked": linux.get("maskedPaths") or [],
+        "readonly_paths": linux.get("readonlyPaths") or [],
+    }
+
+
+def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Operation]:
+    """The steps for tree_of() a container. Raises InvalidSpec for a mount of unknown type or without absolute paths."""
+    entries = [_parse(doc) for doc in tree["mounts"]]
     mounts: list[Operation] = []
     for entry in entries:
         mounts += _mount(entry, cgroup)
     steps: list[Operation] = [
         OpenSource(bind.path, bind.options.recursive) for bind in mounts if isinstance(bind, Bind)
     ]
-    steps += [Isolate(), MountRoot(spec.rootfs), *mounts]
-    steps += _devices(spec, entries, linux)
-    cwd = spec.oci["process"].get("cwd") or "/"
-    if cwd != "/":
-        steps.append(WorkingDirectory(cwd))
-    steps += [MaskPath(path) for path in linux.get("maskedPaths") or ()]
-    steps += [ReadonlyPath(path) for path in linux.get("readonlyPaths") or ()]
-    if spec.rootfs_readonly:
+    rootfs = tree["rootfs"]
+    steps += [Isolate(), MountRoot(rootfs if isinstance(rootfs, str) else OverlayRootfs.from_json(rootfs)), *mounts]
+    steps += _devices(tree, entries)
+    if tree["cwd"] != "/":
+        steps.append(WorkingDirectory(tree["cwd"]))
+    steps += [MaskPath(path) for path in tree["masked"]]
+    steps += [ReadonlyPath(path) for path in tree["readonly_paths"]]
+    if tree["readonly"]:
         steps.append(ReadonlyRoot())
     return steps
 
@@ -96,12 +110,12 @@ def _cgroups(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
     return steps
 
 
-def _devices(spec: ContainerSpec, entries: Iterable[_Parsed], linux: Mapping[str, Any]) -> list[Operation]:
+def _devices(tree: Mapping[str, Any], entries: Iterable[_Parsed]) -> list[Operation]:
     """Nothing when /dev is a bind mount: those nodes are the host's, and making some there would change the host."""
     if any(entry.kind == "bind" and entry.target == "/dev" for entry in entries):
         return []
     steps: list[Operation] = list(devices.DEFAULT)
-    if spec.devices_all:
+    if tree["devices_all"]:
         steps.append(devices.HostDevices())
-    steps += [devices.from_oci(doc) for doc in linux.get("devices") or ()]
+    steps += [devices.from_oci(doc) for doc in tree["devices"]]
     return steps

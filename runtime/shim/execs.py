@@ -35,9 +35,9 @@ class ExecProcess:
         self._pidfd: Fd | None = None
 
     def start(
-        self, spec: bytes, streams: tuple[int, int, int], started: Finished, ended: Callable[[ExecProcess], None]
+        self, document: bytes, streams: tuple[int, int, int], started: Finished, ended: Callable[[ExecProcess], None]
     ) -> None:
-        """Clone it into the container. `started` comes first, then, if it ran, `ended`. `spec` is passed on unread.
+        """Clone it into the container. `started` comes first, then, if it ran, `ended`. `document` is passed on unread.
 
         Raises NotFound when the container does not run, OSError.
         """
@@ -46,7 +46,7 @@ class ExecProcess:
             raise NotFound(f"container {container.id} is not running")
         self._started, self._ended = started, ended
         birth = Birth(self._home.loop, f"exec in container {container.id}", self._born)
-        plan = ExecPlan(container.pidfd.fileno(), container.spec, spec, container.cgroup, streams)
+        plan = ExecPlan(container.pidfd.fileno(), document, container.cgroup, streams)
         os.mkdir(self._directory)
         try:
             with Fd(os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as cgroup:

@@ -111,8 +111,8 @@ class Operations:
         if id in self._containers:
             raise InvalidSpec(f"container {id} has been started before")
         target = self._target(id, doc.get("pid_target"))
-        container = Container(self._shim.home, doc, request.blob, self._published)
-        container.start(functools.partial(self._started, request, container), target)
+        container = Container(self._shim.home, doc, self._published)
+        container.start(request.blob, functools.partial(self._started, request, container), target)
         self._containers[id] = container
         self._shim.expect(container.pid, container.ended)
 

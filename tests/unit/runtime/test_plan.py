@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.mountapi import MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 from runtime.linux.mounts import MountOptions
 from runtime.operations import Operation
-from runtime.process import prepare
-from runtime.rootfs import plan
+from runtime.processplan import plan_process
+from runtime.rootfs import plan, tree_of
 from runtime.spec import ContainerSpec
 
 UNIFIED = Layout({}, "/sys/fs/cgroup", frozenset({"memory"}))
@@ -34,7 +35,7 @@ def test_sources_are_opened_before_anything_is_isolated() -> None:
         {"destination": "/proc", "type": "proc"},
         {"destination": "/data", "source": "/srv/data", "options": ["rbind", "rshared"]},
     ]
-    steps = described(plan(spec(mounts), Cgroup("/c", UNIFIED)))
+    steps = described(plan(tree_of(spec(mounts)), Cgroup("/c", UNIFIED)))
     assert steps[:5] == [
         "open mount source /srv/data",
         "make all inherited mounts slaves of the host's",
@@ -46,21 +47,21 @@ def test_sources_are_opened_before_anything_is_isolated() -> None:
 
 def test_protections_come_after_everything_else() -> None:
     linux = {"maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"]}
-    steps = described(plan(spec([], rootfs_readonly=True, linux=linux), Cgroup("/c", UNIFIED)))
+    steps = described(plan(tree_of(spec([], rootfs_readonly=True, linux=linux)), Cgroup("/c", UNIFIED)))
     assert steps[-3:] == ["mask /proc/kcore", "make /proc/sys read-only", "make the root filesystem read-only"]
 
 
 def test_cgroups_on_a_unified_and_on_a_hybrid_host() -> None:
     mounts = [{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}]
-    assert "mount cgroup2 on /sys/fs/cgroup" in described(plan(spec(mounts), Cgroup("/pod/c", UNIFIED)))
-    hybrid = described(plan(spec(mounts), Cgroup("/pod/c", HYBRID)))
+    assert "mount cgroup2 on /sys/fs/cgroup" in described(plan(tree_of(spec(mounts)), Cgroup("/pod/c", UNIFIED)))
+    hybrid = described(plan(tree_of(spec(mounts)), Cgroup("/pod/c", HYBRID)))
     assert "bind /sys/fs/cgroup/memory/pod/c on /sys/fs/cgroup/memory" in hybrid
     assert "bind /sys/fs/cgroup/unified/pod/c on /sys/fs/cgroup/unified" in hybrid
 
 
 def test_nothing_is_made_in_a_dev_of_the_host() -> None:
     mounts = [{"destination": "/dev", "source": "/dev", "options": ["rbind"]}]
-    assert not any("device" in step for step in described(plan(spec(mounts), Cgroup("/c", UNIFIED))))
+    assert not any("device" in step for step in described(plan(tree_of(spec(mounts)), Cgroup("/c", UNIFIED))))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_nothing_is_made_in_a_dev_of_the_host() -> None:
 )
 def test_refused_mounts(mount: dict[str, Any]) -> None:
     with pytest.raises(InvalidSpec):
-        plan(spec([mount]), Cgroup("/c", UNIFIED))
+        plan(tree_of(spec([mount])), Cgroup("/c", UNIFIED))
 
 
 def test_mount_options() -> None:
@@ -95,19 +96,20 @@ def test_the_last_option_wins() -> None:
 
 
 def prepared(**fields: Any) -> Any:
-    return prepare({"args": ["a"], **fields}, "c", "", (1 << 41) - 1, terminal=False)
+    return plan_process({"args": ["a"], **fields}, "c", "", terminal=False)
 
 
 def test_a_process() -> None:
     plan = prepared(env=["PATH=/a:/b", "X=1"], user={"uid": 1, "gid": 2, "additionalGids": [3]})
-    assert plan.search == [b"/a", b"/b"]
-    assert (plan.uid, plan.gid, plan.groups, plan.umask, plan.cwd) == (1, 2, [3], 0o022, b"/")
-    assert list(plan.argv) == [b"a", None] and list(plan.envp) == [b"PATH=/a:/b", b"X=1", None]
+    assert plan.search == ["/a", "/b"]
+    assert (plan.uid, plan.gid, plan.groups, plan.umask, plan.cwd) == (1, 2, [3], 0o022, "/")
+    assert plan.args == ["a"] and plan.env == ["PATH=/a:/b", "X=1"]
+    assert type(plan)._make(json.loads(json.dumps(plan))) == plan
 
 
 def test_the_last_path_counts_and_there_is_a_default() -> None:
-    assert prepared(env=["PATH=/a", "PATH=/b"]).search == [b"/b"]
-    assert b"/usr/bin" in prepared().search
+    assert prepared(env=["PATH=/a", "PATH=.:/b:relative"]).search == ["/b"]
+    assert "/usr/bin" in prepared().search
 
 
 def test_unlimited_rlimits() -> None:
@@ -142,4 +144,4 @@ def test_no_command() -> None:
 def test_a_filter_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "filter").write_bytes(b"123")
     with pytest.raises(InvalidSpec):
-        prepare({"args": ["a"]}, "c", str(tmp_path / "filter"), 0, terminal=False)
+        plan_process({"args": ["a"]}, "c", str(tmp_path / "filter"), terminal=False)
