@@ -44,7 +44,7 @@ def demo_places(base: Path, state: Path) -> Places:
         logs=base / "log",
         csi_data=base / "csi",
         config=base / "crid.toml",
-        agent_options=("--cgroup-root", f"/nodeagent-demo-{_token(base)[:8]}"),
+        agent_options=("--cgroup-root", f"/nodeagent-demo-{token_of(base)[:8]}"),
     )
 
 
@@ -67,7 +67,7 @@ def prepare(base: Path, places: Places) -> None:
     """The demo's configuration. Raises OSError, Trouble."""
     for path in (places.manifests, base / "net.d"):
         path.mkdir(mode=0o755, exist_ok=True)
-    token = _token(base)
+    token = token_of(base)
     assert places.config is not None
     places.config.write_text(
         f'[network]\nconf_dir = "{base}/net.d"\ncache_dir = "{base}/cni"\n'
@@ -75,7 +75,7 @@ def prepare(base: Path, places: Places) -> None:
     )
 
 
-def _token(base: Path) -> str:
+def token_of(base: Path) -> str:
     """Hexadecimal digits that no other demo has."""
     return hashlib.sha256(str(base).encode()).hexdigest()
 

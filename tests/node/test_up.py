@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from nodeagent.api.client import AgentUnreachable, get
+from nodeagent.up.demo import token_of
 from tests.support import leftovers
 from tests.support.pods import container, manifest
 
@@ -112,7 +113,7 @@ def test_a_demo_that_is_interrupted_on_its_way_up_leaves_nothing_either(base: Pa
         command.process.send_signal(signal.SIGINT)
         assert command.ends() == 0, command.output
     assert list(base.iterdir()) == []
-    assert left(before, str(base), "nodeagent-demo") == []
+    assert left(before, str(base), token_of(base / "demo")[:8]) == []
 
 
 def test_daemons_that_die_come_back_and_the_pod_does_not_notice(base: Path) -> None:
@@ -124,8 +125,8 @@ def test_daemons_that_die_come_back_and_the_pod_does_not_notice(base: Path) -> N
             command.says(f"{name} ended with SIGKILL; pods go on")
             assert "Hello from pod demo" in fetch(url)
             command.says(f"{name} is back")
-        pods = get(base / "demo" / "run" / "agent.sock", "/pods")["items"]
-        assert [each["restartCount"] for each in pods[0]["status"]["containerStatuses"]] == [0, 0]
+        pod = running_pod(base / "demo" / "run")
+        assert [each["restartCount"] for each in pod["status"]["containerStatuses"]] == [0, 0]
         zombies = [each for each in psutil.Process(command.process.pid).children() if each.status() == "zombie"]
         assert zombies == []
         command.process.send_signal(signal.SIGTERM)
@@ -196,13 +197,18 @@ def test_pods_outlive_the_node_until_it_is_taken_down(base: Path) -> None:
 
 
 def pod_ip(base: Path) -> str:
+    return str(running_pod(base / "run")["status"]["podIP"])
+
+
+def running_pod(state: Path) -> dict[str, Any]:
+    """The node's only pod, once its agent says that it runs."""
     deadline = time.monotonic() + PATIENCE
     pods: list[dict[str, Any]] = []
     while time.monotonic() < deadline:
         with contextlib.suppress(AgentUnreachable):
-            pods = get(base / "run" / "agent.sock", "/pods")["items"]
+            pods = get(state / "agent.sock", "/pods")["items"]
         if pods and pods[0]["status"]["phase"] == "Running":
-            return str(pods[0]["status"]["podIP"])
+            return pods[0]
         time.sleep(0.05)
     raise AssertionError(pods)
 
