@@ -102,8 +102,19 @@ class Catalogue:
                 if loser != name:
                     wanted.problems.append(FileProblem(loser, f"pod {key} is already defined by {name}"))
             self._owners[key] = name
+        self._refuse_shared_uids(wanted)
         self._owners = {key: name for key, name in self._owners.items() if key in wanted.pods}
         return wanted
+
+    def _refuse_shared_uids(self, wanted: Wanted) -> None:
+        """Directories and cgroups are named by uid, so of two pods that give themselves the same one only one runs."""
+        seen: dict[str, Key] = {}
+        for key, pod in sorted(wanted.pods.items()):
+            first = seen.setdefault(pod.uid, key)
+            if first != key:
+                del wanted.pods[key]
+                reason = f"pod {key} has the uid of pod {first}"
+                wanted.problems.append(FileProblem(self._owners[key], reason, "metadata.uid"))
 
     def _read(self, name: str, found: list[Document]) -> _File:
         file = _File()

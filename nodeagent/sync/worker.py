@@ -38,6 +38,7 @@ class PodWorker:
         self._starter: Starter | None = None
         self._last_words: Callable[[Container], str] = lambda _: ""
         self._held: dict[str, Waiting] = {}
+        self._backed_off: dict[str, int] = {}
         self._trouble: Waiting | None = None
         self._trouble_backoff = Backoff(first=1.0, longest=120.0)
         self._runtime_backoff = Backoff(first=1.0, longest=30.0)
@@ -117,11 +118,19 @@ class PodWorker:
         life = observed.life_of(pod)
         self._held = {name: each for name, each in self._held.items() if each.until}
         plan = decide(pod, life, time.time_ns(), self._held)
+        self._tell_back_offs(plan)
         self._say(pod, life, plan)
         if await self._carry_out(plan, life, self._starter):
             return time.time_ns()
         self._say(pod, life, plan)
         return self._next(plan)
+
+    def _tell_back_offs(self, plan: Plan) -> None:
+        """Each of them once."""
+        for name, waiting in plan.waiting.items():
+            if waiting.reason == "CrashLoopBackOff" and self._backed_off.get(name) != waiting.until:
+                self._backed_off[name] = waiting.until
+                self._tools.journal.warn(self.key, "BackOff", waiting.message)
 
     def _next(self, plan: Plan) -> int:
         times = [plan.wake, *(each.until for each in self._held.values())]

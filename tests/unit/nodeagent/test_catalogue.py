@@ -60,6 +60,21 @@ def test_one_file_may_not_define_a_pod_twice() -> None:
     assert str(files.wanted().problems[0]) == "a.yaml: defines pod default/web twice"
 
 
+def test_two_pods_may_not_have_one_uid() -> None:
+    files = catalogue()
+    for name in ("a", "b"):
+        document = manifest(name)
+        document["metadata"]["uid"] = "same"
+        files.put(f"{name}.yaml", text(document))
+    wanted = files.wanted()
+    assert list(wanted.pods) == [Key("default", "a")]
+    assert [str(problem) for problem in wanted.problems] == [
+        "b.yaml: metadata.uid: pod default/b has the uid of pod default/a"
+    ]
+    files.drop("a.yaml")
+    assert list(files.wanted().pods) == [Key("default", "b")]
+
+
 def test_claims_and_volumes_are_handed_on_and_other_kinds_refused() -> None:
     files = catalogue()
     assert files.put("pvc.yaml", b"kind: PersistentVolumeClaim\nmetadata: {name: data}\n")

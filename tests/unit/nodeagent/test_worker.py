@@ -123,6 +123,17 @@ async def test_a_changed_manifest_ends_the_old_pod_before_the_new_one_starts(ben
     assert list(bench.cri.configs.values())[-1].args == ["new"]
 
 
+async def test_a_changed_manifest_of_a_fixed_uid_is_a_new_pod_too(bench: Bench) -> None:
+    document = manifest()
+    document["metadata"]["uid"] = "fixed"
+    bench.put(document)
+    await bench.until(bench.running)
+    bench.put(document | {"spec": manifest("web", container(args=["new"]))["spec"]})
+    await bench.until(lambda: len(bench.cri.called("RemovePodSandbox")) == 1 and bench.running())
+    assert list(list(bench.cri.configs.values())[-1].args) == ["new"]
+    assert (bench.config.kubelet_root / "pods" / "fixed" / "etc-hosts").exists()
+
+
 async def test_an_agent_that_comes_back_touches_nothing_that_runs(bench: Bench) -> None:
     bench.put(manifest())
     await bench.until(bench.running)
@@ -157,6 +168,7 @@ async def test_a_crash_is_restarted_at_once_then_with_a_pause(bench: Bench) -> N
     bench.cri.end("main", 1)
     await bench.until(lambda: bench.waits_for("CrashLoopBackOff"))
     assert bench.status()["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 1
+    assert bench.reasons().count("BackOff") == 1
     await bench.until(lambda: bench.status()["containerStatuses"][0]["restartCount"] == 2)
     await bench.until(lambda: len(bench.cri.named("main")) == 2), "the last dead container stays, older ones go"
 
