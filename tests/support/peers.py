@@ -16,7 +16,9 @@ The cache is `.cache/peers` in the checkout, or $NODEAGENT_PEERS. Build ahead of
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +33,7 @@ import pytest
 VERSIONS = Path(__file__).with_name("peers.toml")
 CACHE = Path(os.environ.get("NODEAGENT_PEERS") or Path(__file__).parents[2] / ".cache" / "peers")
 FETCH_TIMEOUT = 300.0  # seconds for the module proxy to deliver one module with what it requires
-BUILD_TIMEOUT = 1200.0  # seconds to compile one tool; the largest takes about a minute on two cores
+BUILD_TIMEOUT = 1200.0  # seconds to compile one tool; the largest, the kubelet, takes two minutes on two idle cores
 
 
 class PeerUnavailable(Exception):
@@ -48,6 +50,7 @@ class Peer:
     tools: dict[str, str]
     flags: list[str] = field(default_factory=list)
     cgo: bool = False
+    staging: str = ""
 
     @property
     def folder(self) -> Path:
@@ -114,12 +117,22 @@ def _build(peer: Peer, name: str) -> None:
 
 def _fetch(peer: Peer, name: str) -> None:
     """Pins the module, and what all its tools require, in a scratch module; go.sum is written last."""
-    (peer.folder / "go.mod").write_text(f"module peers.test/{peer.name}\n")
+    replacements = _staging_replacements(peer, name) if peer.staging else ""
+    (peer.folder / "go.mod").write_text(f"module peers.test/{peer.name}\n\n{replacements}")
     packages = [f"{peer.package(tool_name)}@{peer.version}" for tool_name in peer.tools]
     _go(peer, name, ["get", *packages], FETCH_TIMEOUT)
 
 
-def _go(peer: Peer, name: str, arguments: list[str], timeout: float) -> None:
+def _staging_replacements(peer: Peer, name: str) -> str:
+    """Kubernetes requires its libraries from ./staging of its own tree: here they come from their published modules."""
+    (peer.folder / "go.mod").write_text(f"module peers.test/{peer.name}\n")
+    answer = _go(peer, name, ["mod", "download", "-json", f"{peer.module}@{peer.version}"], FETCH_TIMEOUT)
+    own = Path(json.loads(answer)["GoMod"]).read_text()
+    libraries = re.findall(r"^\s*(\S+) => \./staging/", own, re.MULTILINE)
+    return "".join(f"replace {library} => {library} {peer.staging}\n" for library in libraries)
+
+
+def _go(peer: Peer, name: str, arguments: list[str], timeout: float) -> str:
     environment = {**os.environ, "GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": "1" if peer.cgo else "0"}
     command = ["nice", "go", *arguments]
     try:
@@ -131,6 +144,7 @@ def _go(peer: Peer, name: str, arguments: list[str], timeout: float) -> None:
     if done.returncode != 0:
         last_words = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise PeerUnavailable(f"{name}: `go {' '.join(arguments)}` in {peer.folder} failed: {last_words}")
+    return done.stdout
 
 
 def main() -> int:
