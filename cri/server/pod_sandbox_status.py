@@ -23,11 +23,16 @@ async def pod_sandbox_status(daemon: Daemon, request: api.PodSandboxStatusReques
 
 
 def _info(daemon: Daemon, sandbox: Sandbox) -> dict[str, object]:
-    """What helps to look into a pod from the host."""
+    """What helps to look into a pod from the host.
+
+    runtimeSpec.linux.namespaces is where network tools of other projects look for the path of the pod's netns.
+    """
+    namespaces = [{"type": "network", "path": sandbox.netns}] if sandbox.netns else []
     return {
         "pid": sandbox.pod.shim.pid if sandbox.pod is not None else 0,
         "networkNamespace": sandbox.netns,
         "cgroup": sandbox.cgroup,
         "directory": str(daemon.sandbox_directory(sandbox.id)),
         "ips": list(sandbox.ips),
+        "runtimeSpec": {"linux": {"cgroupsPath": sandbox.cgroup, "namespaces": namespaces}},
     }

@@ -6,10 +6,12 @@ All run in one event loop, since a CriClient belongs to the loop it was made in.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from tests.support.crictl import Crictl, Files, covered
 from tests.support.crid import Crid, running_crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
@@ -47,3 +49,15 @@ async def crid(daemon: Crid) -> AsyncIterator[Crid]:
     """The daemon, for one test; whatever pods the test leaves are removed."""
     yield daemon
     await daemon.clean()
+
+
+@pytest.fixture
+def crictl(crid: Crid, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Crictl]:
+    command = Crictl(crid.socket, tmp_path)
+    yield command
+    assert covered(request.function) <= command.used, "a test runs the subcommands that it says it covers"
+
+
+@pytest.fixture
+def files(crid: Crid, tmp_path: Path, busybox: str) -> Files:
+    return Files(crid, tmp_path, busybox)

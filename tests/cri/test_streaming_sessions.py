@@ -1,12 +1,10 @@
-"""Exec, attach and port-forward into real pods, with our own client and with crictl, over both transports."""
+"""Exec, attach and port-forward into real pods, with our own client, over both transports."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import pty
-import re
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,18 +15,12 @@ import pytest
 from cri.client import CriError
 from cri.streaming_client import StreamFailed, exec_session
 from tests.support.crid import Crid
-from tests.support.outside import Crictl
 from tests.support.served_streams import eventually
 from tests.support.spdy_client import SpdyClient
 
 pytestmark = pytest.mark.timeout(900)  # the first run builds crictl
 TRANSPORTS = ["spdy", "websocket"]
 FOREVER = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
-
-
-@pytest.fixture
-def crictl(crid: Crid, tmp_path: Path) -> Crictl:
-    return Crictl(crid.socket, tmp_path)
 
 
 async def container_of(crid: Crid, image: str, command: list[str] | None = None, **fields: object) -> str:
@@ -170,64 +162,3 @@ async def test_two_clients_are_attached_at_once(crid: Crid, busybox: str) -> Non
     await asyncio.sleep(0.3)
     assert (await join(second, b"both\n"))[1] == b"both both\n"
     assert (await listening)[1] == b"both both\n"
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_crictl_exec(crid: Crid, crictl: Crictl, busybox: str, transport: str) -> None:
-    container = await container_of(crid, busybox)
-    exec_ = ["exec", "--transport", transport]
-    said = await crictl(*exec_, container, "sh", "-c", "echo out; echo err >&2")
-    assert said == (0, b"out\n", b"err\n")
-    payload = os.urandom(1 << 20)
-    said = await crictl(*exec_, "-i", container, "cat", stdin=payload)
-    assert (said.code, said.out == payload) == (0, True)
-    said = await crictl(*exec_, container, "sh", "-c", "exit 37")
-    assert said.code
-    assert b"37" in said.err
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_crictl_exec_in_a_terminal(crid: Crid, crictl: Crictl, busybox: str, transport: str) -> None:
-    container = await container_of(crid, busybox)
-    master, slave = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *[*crictl.command, "exec", "-it", "--transport", transport, container, "sh", "-c", "test -t 0 && echo term"],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-    )
-    os.close(slave)
-    assert await asyncio.wait_for(process.wait(), 60) == 0
-    assert b"term" in os.read(master, 4096)
-    os.close(master)
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_crictl_attach(crid: Crid, crictl: Crictl, busybox: str, transport: str) -> None:
-    container = await container_of(crid, busybox, ["sh", "-c", "read x; echo got $x"], stdin=True, stdin_once=True)
-    said = await crictl("attach", "-i", "--transport", transport, container, stdin=b"it\n")
-    assert (said.code, said.out) == (0, b"got it\n")
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_crictl_port_forward(crid: Crid, crictl: Crictl, busybox: str, transport: str, address: str) -> None:
-    """To a server on the pod's own loopback, which nothing outside of the pod can reach."""
-    sandbox = await crid.run_pod()
-    server = await crid.run(sandbox, busybox, ["httpd", "-f", "-p", f"{address}:8080", "-h", "/etc"])
-    await crid.exec(server, "sh", "-c", "until netstat -ltn | grep -q :8080; do sleep 0.05; done")
-    forwarding = await asyncio.create_subprocess_exec(
-        *[*crictl.command, "port-forward", "--transport", transport, sandbox[0], "0:8080"],
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert forwarding.stdout is not None
-    announced = re.search(rb"127\.0\.0\.1:(\d+)", await asyncio.wait_for(forwarding.stdout.readline(), 60))
-    assert announced is not None
-    for _ in range(5):
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(announced[1]))
-        writer.write(b"GET /passwd HTTP/1.0\r\n\r\n")
-        assert b"root:x:0:0" in await asyncio.wait_for(reader.read(), 20)
-        writer.close()
-    forwarding.terminate()
-    await forwarding.wait()

@@ -1,7 +1,7 @@
 """Other people's programs as clients of a CRI socket: run one, get what it said.
 
-crictl = Crictl(crid.socket)
-code, out, err = await crictl("exec", "-i", container, "cat", stdin=b"x")
+grpcurl = Grpcurl(crid.socket)
+version = await grpcurl.call("RuntimeService/Version")
 """
 
 from __future__ import annotations
@@ -38,27 +38,6 @@ async def run(*command: str | Path, stdin: bytes | None = None) -> Said:
             process.kill()
             await process.wait()
     return Said(process.returncode or 0, out, err)
-
-
-class Crictl:
-    """crictl for one socket; its configuration file is written into `home`. Skips the test without crictl."""
-
-    def __init__(self, socket: Path, home: Path) -> None:
-        config = home / "crictl.yaml"
-        config.write_text(f"runtime-endpoint: unix://{socket}\nimage-endpoint: unix://{socket}\ntimeout: 30\n")
-        self.command: list[str] = [str(peers.require("crictl")), "--config", str(config)]
-
-    async def __call__(self, *arguments: str | Path, stdin: bytes | None = None) -> Said:
-        return await run(*self.command, *arguments, stdin=stdin)
-
-    async def text(self, *arguments: str | Path) -> str:
-        """stdout of a command that has to succeed."""
-        said = await self(*arguments)
-        assert said.code == 0, f"crictl {' '.join(map(str, arguments))}: {said.err.decode()}"
-        return said.out.decode().strip()
-
-    async def json(self, verb: str, *arguments: str | Path) -> Any:
-        return json.loads(await self.text(verb, "-o", "json", *arguments))
 
 
 class Grpcurl:
