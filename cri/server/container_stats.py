@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+import errno
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import TypeVar
 
 from cri.proto import api_pb2 as api
 from cri.server import usage
@@ -15,28 +17,37 @@ from cri.server.statuses import labels_match
 from runtime.linux.cgroups import Cgroup, CgroupError
 from runtime.linux.cgroups.stats import Stats
 
+T = TypeVar("T")
+
 
 async def container_stats(daemon: Daemon, request: api.ContainerStatsRequest) -> api.ContainerStatsResponse:
     container = daemon.store.containers.get(request.container_id)
-    found = await stats_of(daemon, [container])
-    if not found:
-        state = api.ContainerState.Name(container.state)
-        raise WrongState(f"container {container.id[:13]} ({container.name}) is {state} and uses nothing")
-    return api.ContainerStatsResponse(stats=found[0])
+    response = api.ContainerStatsResponse()
+    for _, stats in await _read_all([container]):
+        await fill(daemon, response.stats, container, stats)
+        return response
+    state = api.ContainerState.Name(container.state)
+    raise WrongState(f"container {container.id[:13]} ({container.name}) is {state} and uses nothing")
 
 
 async def list_container_stats(
     daemon: Daemon, request: api.ListContainerStatsRequest
 ) -> api.ListContainerStatsResponse:
-    return api.ListContainerStatsResponse(stats=await stats_of(daemon, matching(daemon, request.filter)))
+    response = api.ListContainerStatsResponse()
+    for container, stats in await _read_all(matching(daemon, request.filter)):
+        await fill(daemon, response.stats.add(), container, stats)
+    return response
 
 
 async def stream_container_stats(
     daemon: Daemon, request: api.StreamContainerStatsRequest
 ) -> AsyncIterator[api.StreamContainerStatsResponse]:
     for batch in batches(matching(daemon, request.filter), Container.weight):
-        if stats := await stats_of(daemon, batch):
-            yield api.StreamContainerStatsResponse(container_stats=stats)
+        response = api.StreamContainerStatsResponse()
+        for container, stats in await _read_all(batch):
+            await fill(daemon, response.container_stats.add(), container, stats)
+        if response.container_stats:
+            yield response
 
 
 def matching(daemon: Daemon, filter: api.ContainerStatsFilter) -> Iterator[Container]:
@@ -51,43 +62,44 @@ def matching(daemon: Daemon, filter: api.ContainerStatsFilter) -> Iterator[Conta
             yield container
 
 
-async def stats_of(daemon: Daemon, containers: Iterable[Container]) -> list[api.ContainerStats]:
-    """Statistics of those that still run by the time they are read, in one thread hop."""
+async def _read_all(containers: Iterable[Container]) -> list[tuple[Container, Stats]]:
+    """Those that still run by the time they are read, in one thread hop."""
     wanted = [container for container in containers if container.running]
-    read = await asyncio.to_thread(lambda: [read_cgroup(cgroup_of(container)) for container in wanted])
-    return [await _message(daemon, container, stats) for container, stats in zip(wanted, read, strict=True) if stats]
+    read = await asyncio.to_thread(lambda: [read_container(container) for container in wanted])
+    return [(container, stats) for container, stats in zip(wanted, read, strict=True) if stats]
+
+
+def read_container(container: Container) -> Stats | None:
+    """Blocks; None once it is gone."""
+    return if_there(cgroup_of(container), Cgroup.stats)
 
 
 def cgroup_of(container: Container) -> Cgroup:
     return Cgroup(container.cgroup, container.sandbox.layout)
 
 
-def read_cgroup(cgroup: Cgroup) -> Stats | None:
-    """The usage, or None when the cgroup is gone. Blocks for some 10 file reads."""
+def if_there(cgroup: Cgroup, read: Callable[[Cgroup], T]) -> T | None:
+    """What `read` reads of a cgroup, or None when that is gone. Blocks for some 10 file reads."""
     try:
-        return cgroup.stats()
+        return read(cgroup)
     except (FileNotFoundError, CgroupError):
         return None
     except OSError as error:
+        if error.errno == errno.ENODEV:  # removed between an open and its read
+            return None
         error.add_note(f"while reading the usage of cgroup {cgroup.path}")
         raise
 
 
-async def _message(daemon: Daemon, container: Container, stats: Stats) -> api.ContainerStats:
-    cpu = stats.cpu
-    rate = daemon.rates.nano_cores(container.id, stats.timestamp_ns, cpu.usage_ns) if cpu else None
-    return api.ContainerStats(
-        attributes=attributes(container),
-        cpu=usage.cpu_usage(stats, rate),
-        memory=usage.memory_usage(stats),
-        writable_layer=await daemon.layers.of(container.snapshots[0]),
-        swap=usage.swap_usage(stats),
-        io=usage.io_usage(stats),
-    )
-
-
-def attributes(container: Container) -> api.ContainerAttributes:
-    config = container.config
-    return api.ContainerAttributes(
-        id=container.id, metadata=config.metadata, labels=config.labels, annotations=config.annotations
-    )
+async def fill(daemon: Daemon, message: api.ContainerStats, container: Container, stats: Stats) -> None:
+    """One container's message."""
+    config, attributes = container.config, message.attributes
+    attributes.id = container.id
+    attributes.metadata.CopyFrom(config.metadata)
+    attributes.labels.update(config.labels)
+    attributes.annotations.update(config.annotations)
+    usage.fill(message, container.id, stats, daemon.rates)
+    usage.fill_swap(message.swap, stats)
+    layer = await daemon.layers.of(container.snapshots[0])
+    if layer is not None:
+        message.writable_layer.CopyFrom(layer)

@@ -95,3 +95,6 @@ _DESCRIPTORS = (
 )
 
 DESCRIPTORS = {descriptor.name: descriptor for descriptor in _DESCRIPTORS}
+
+#: Full name and kind by the name without `container_`.
+KINDS = {name.removeprefix("container_"): (name, row.kind) for name, row in DESCRIPTORS.items()}

@@ -6,17 +6,18 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from cri.proto import api_pb2 as api
 from cri.server.batches import batches
-from cri.server.container_stats import cgroup_of, read_cgroup
+from cri.server.container_stats import cgroup_of, if_there
 from cri.server.daemon import Daemon
-from cri.server.metric_sources import huge_pages, memory_counters, open_files
-from cri.server.metric_table import DESCRIPTORS
+from cri.server.metric_table import DESCRIPTORS, KINDS
 from cri.server.network_usage import Traffic, traffic
+from cri.server.open_files import open_files
 from cri.server.pods import Container, Sandbox
 from runtime.linux.cgroups import Cgroup
-from runtime.linux.cgroups.stats import CpuStats, IoStats, MemoryStats, Pressure, Stats
+from runtime.linux.cgroups.stats import Counters, CpuCounters, DeviceIo, MemoryStats, PidsStats, Pressure, Stats
 
 SECOND = 1_000_000_000
 
@@ -33,24 +34,34 @@ async def list_metric_descriptors(
 async def list_pod_sandbox_metrics(
     daemon: Daemon, request: api.ListPodSandboxMetricsRequest
 ) -> api.ListPodSandboxMetricsResponse:
-    return api.ListPodSandboxMetricsResponse(pod_metrics=await _metrics(daemon, _ready(daemon)))
+    response = api.ListPodSandboxMetricsResponse()
+    await _collect(daemon, _ready(daemon), response.pod_metrics)
+    return response
 
 
 async def stream_pod_sandbox_metrics(
     daemon: Daemon, request: api.StreamPodSandboxMetricsRequest
 ) -> AsyncIterator[api.StreamPodSandboxMetricsResponse]:
     for batch in batches(_ready(daemon), Sandbox.weight):
-        yield api.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=await _metrics(daemon, batch))
+        response = api.StreamPodSandboxMetricsResponse()
+        await _collect(daemon, batch, response.pod_sandbox_metrics)
+        yield response
 
 
 def _ready(daemon: Daemon) -> Iterator[Sandbox]:
     return (sandbox for sandbox in daemon.store.sandboxes if sandbox.ready)
 
 
-async def _metrics(daemon: Daemon, sandboxes: Iterable[Sandbox]) -> list[api.PodSandboxMetrics]:
+async def _collect(daemon: Daemon, sandboxes: Iterable[Sandbox], into: Any) -> None:
+    """Add each pod's PodSandboxMetrics `into` a repeated field: seven thousand messages are better not copied."""
     jobs = [await _job(daemon, sandbox) for sandbox in sandboxes]
     filesystem = _Filesystem.of(str(daemon.config.root))
-    return await asyncio.to_thread(lambda: [job.run(filesystem) for job in jobs])
+
+    def run() -> None:
+        for job in jobs:
+            job.run(filesystem, into.add(pod_sandbox_id=job.sandbox.id))
+
+    await asyncio.to_thread(run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +87,13 @@ class _Job:
     containers: list[tuple[Container, int]]
     """With the size of its writable layer in bytes."""
 
-    def run(self, filesystem: _Filesystem) -> api.PodSandboxMetrics:
+    def run(self, filesystem: _Filesystem, message: api.PodSandboxMetrics) -> None:
         sandbox = self.sandbox
-        message = api.PodSandboxMetrics(pod_sandbox_id=sandbox.id)
-        labels = _labels(sandbox, sandbox.cgroup, sandbox.id, "", "")
         if sandbox.pod is not None and not sandbox.host_network:
-            message.metrics.extend(_messages(_network_samples(traffic(sandbox.pod.shim)), labels))
+            labels = _labels(sandbox, sandbox.cgroup, sandbox.id, "", "")
+            _add(message.metrics, labels, _network_samples(traffic(sandbox.pod.shim)))
         for container, layer in self.containers:
-            message.container_metrics.append(_container_metrics(container, layer, filesystem))
-        return message
+            _fill(message.container_metrics.add(container_id=container.id), container, layer, filesystem)
 
 
 async def _job(daemon: Daemon, sandbox: Sandbox) -> _Job:
@@ -94,21 +103,35 @@ async def _job(daemon: Daemon, sandbox: Sandbox) -> _Job:
     return _Job(sandbox, list(zip(running, sizes, strict=True)))
 
 
-def _container_metrics(container: Container, layer: int, filesystem: _Filesystem) -> api.ContainerMetrics:
+def _fill(message: api.ContainerMetrics, container: Container, layer: int, filesystem: _Filesystem) -> None:
     cgroup = cgroup_of(container)
-    message = api.ContainerMetrics(container_id=container.id)
-    if (stats := read_cgroup(cgroup)) is None:
-        return message
+    if (read := if_there(cgroup, _read)) is None:
+        return
     config = container.config
     labels = _labels(container.sandbox, cgroup.path, container.id, config.image.image, config.metadata.name)
     for samples in (
-        _usage_samples(stats),
-        _cgroup_samples(cgroup),
+        _usage_samples(read.stats),
+        _counter_samples(read.counters),
+        _process_samples(read),
         _filesystem_samples(layer, filesystem),
         _spec_samples(container),
     ):
-        message.metrics.extend(_messages(samples, labels))
-    return message
+        _add(message.metrics, labels, samples)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a container's cgroup says."""
+
+    stats: Stats
+    counters: Counters
+    tasks: PidsStats | None
+    oom_kills: int
+    processes: list[int]
+
+
+def _read(cgroup: Cgroup) -> _Read:
+    return _Read(cgroup.stats(), cgroup.counters(), cgroup.pids(), cgroup.oom_kills(), cgroup.procs())
 
 
 def _labels(sandbox: Sandbox, cgroup: str, id: str, image: str, container: str) -> tuple[str, ...]:
@@ -117,31 +140,43 @@ def _labels(sandbox: Sandbox, cgroup: str, id: str, image: str, container: str) 
     return cgroup, id, image, container, metadata.name, metadata.namespace
 
 
-def _messages(samples: Iterable[Sample], labels: tuple[str, ...]) -> Iterator[api.Metric]:
+def _add(metrics: Any, labels: tuple[str, ...], samples: Iterable[Sample]) -> None:
+    """A timestamp of 0 says that the value was read just now (api.proto, Metric)."""
+    labelled = api.Metric(label_values=labels)
     for name, number, own in samples:
-        full = f"container_{name}"
-        value = api.UInt64Value(value=max(0, number))
-        yield api.Metric(name=full, metric_type=DESCRIPTORS[full].kind, label_values=[*labels, *own], value=value)
+        message = metrics.add()
+        message.MergeFrom(labelled)  # half the time of handing it the same labels again
+        message.name, message.metric_type = KINDS[name]
+        if own:
+            message.label_values.extend(own)
+        message.value.value = max(0, number)
 
 
 def _usage_samples(stats: Stats) -> Iterator[Sample]:
     yield "last_seen", stats.timestamp_ns // SECOND, ()
     if stats.cpu:
-        yield from _cpu_samples(stats.cpu)
+        yield "cpu_usage_seconds_total", stats.cpu.usage_ns // SECOND, ("total",)
         yield from _pressure_samples("cpu", stats.cpu.pressure)
     if stats.memory:
         yield from _memory_samples(stats.memory)
         yield from _pressure_samples("memory", stats.memory.pressure)
-    if stats.io:
-        yield from _io_samples(stats.io)
-        yield from _pressure_samples("io", stats.io.pressure)
-    if stats.pids:
-        yield "threads", stats.pids.current, ()
-        yield "threads_max", stats.pids.limit or 0, ()
+    yield from _pressure_samples("io", stats.io)
 
 
-def _cpu_samples(cpu: CpuStats) -> Iterator[Sample]:
-    yield "cpu_usage_seconds_total", cpu.usage_ns // SECOND, ("total",)
+def _counter_samples(counters: Counters) -> Iterator[Sample]:
+    if counters.cpu:
+        yield from _cpu_samples(counters.cpu)
+    if counters.memory:
+        yield "memory_max_usage_bytes", counters.memory.peak, ()
+        yield "memory_failcnt", counters.memory.failures, ()
+        yield "memory_kernel_usage", counters.memory.kernel, ()
+    yield from _io_samples(counters.io)
+    for size, (usage, highest) in counters.huge_pages.items():
+        yield "hugetlb_usage_bytes", usage, (size,)
+        yield "hugetlb_max_usage_bytes", highest, (size,)
+
+
+def _cpu_samples(cpu: CpuCounters) -> Iterator[Sample]:
     yield "cpu_user_seconds_total", cpu.user_ns // SECOND, ()
     yield "cpu_system_seconds_total", cpu.system_ns // SECOND, ()
     yield "cpu_cfs_periods_total", cpu.periods, ()
@@ -154,14 +189,15 @@ def _memory_samples(memory: MemoryStats) -> Iterator[Sample]:
     yield "memory_working_set_bytes", memory.working_set, ()
     yield "memory_rss", memory.rss, ()
     yield "memory_cache", memory.file, ()
+    yield "memory_mapped_file", memory.mapped, ()
     yield "memory_swap", memory.swap or 0, ()
     for scope in ("container", "hierarchy"):
         yield "memory_failures_total", memory.page_faults, ("pgfault", scope)
         yield "memory_failures_total", memory.major_page_faults, ("pgmajfault", scope)
 
 
-def _io_samples(io: IoStats) -> Iterator[Sample]:
-    for device in io.devices:
+def _io_samples(devices: Iterable[DeviceIo]) -> Iterator[Sample]:
+    for device in devices:
         numbers = str(device.major), str(device.minor)
         name = f"{device.major}:{device.minor}"
         yield "blkio_device_usage_total", device.read_bytes, (name, *numbers, "Read")
@@ -178,20 +214,16 @@ def _pressure_samples(resource: str, pressure: Pressure | None) -> Iterator[Samp
         yield f"pressure_{resource}_stalled_seconds_total", pressure.full.total // 1_000_000, ()
 
 
-def _cgroup_samples(cgroup: Cgroup) -> Iterator[Sample]:
-    memory, files = memory_counters(cgroup), open_files(cgroup.procs())
-    yield "memory_max_usage_bytes", memory.peak, ()
-    yield "memory_failcnt", memory.failures, ()
-    yield "memory_kernel_usage", memory.kernel, ()
-    yield "memory_mapped_file", memory.mapped, ()
-    yield "oom_events_total", cgroup.oom_kills(), ()
-    yield "processes", files.processes, ()
+def _process_samples(read: _Read) -> Iterator[Sample]:
+    files = open_files(read.processes)
+    yield "processes", len(read.processes), ()
     yield "file_descriptors", files.descriptors, ()
     yield "sockets", files.sockets, ()
     yield "ulimits_soft", files.soft_limit, ("max_open_files",)
-    for size, (usage, highest) in huge_pages(cgroup).items():
-        yield "hugetlb_usage_bytes", usage, (size,)
-        yield "hugetlb_max_usage_bytes", highest, (size,)
+    yield "oom_events_total", read.oom_kills, ()
+    if read.tasks:
+        yield "threads", read.tasks.current, ()
+        yield "threads_max", read.tasks.limit or 0, ()
 
 
 def _filesystem_samples(layer: int, filesystem: _Filesystem) -> Iterator[Sample]:

@@ -45,18 +45,14 @@ def _interface(line: str) -> Traffic:
     return Traffic(name.strip(), *fields[0:4], *fields[8:12])
 
 
-def network_usage(interfaces: list[Traffic]) -> api.NetworkUsage:
-    usage = api.NetworkUsage(timestamp=time.time_ns())
+def fill_network(message: api.NetworkUsage, interfaces: list[Traffic]) -> None:
+    """eth0 is the default interface; the others, which further networks have made, are listed beside it."""
+    message.timestamp = time.time_ns()
     for interface in interfaces:
-        message = api.NetworkInterfaceUsage(
-            name=interface.name,
-            rx_bytes=api.UInt64Value(value=interface.rx_bytes),
-            rx_errors=api.UInt64Value(value=interface.rx_errors),
-            tx_bytes=api.UInt64Value(value=interface.tx_bytes),
-            tx_errors=api.UInt64Value(value=interface.tx_errors),
-        )
-        if interface.name == DEFAULT_INTERFACE:
-            usage.default_interface.CopyFrom(message)
-        else:
-            usage.interfaces.append(message)
-    return usage
+        default = interface.name == DEFAULT_INTERFACE
+        entry = message.default_interface if default else message.interfaces.add()
+        entry.name = interface.name
+        entry.rx_bytes.value = interface.rx_bytes
+        entry.rx_errors.value = interface.rx_errors
+        entry.tx_bytes.value = interface.tx_bytes
+        entry.tx_errors.value = interface.tx_errors

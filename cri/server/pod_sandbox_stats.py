@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
 
 from cri.proto import api_pb2 as api
-from cri.server import usage
+from cri.server import container_stats, usage
 from cri.server.batches import batches
-from cri.server.container_stats import read_cgroup, stats_of
+from cri.server.container_stats import if_there, read_container
 from cri.server.daemon import Daemon
 from cri.server.errors import WrongState
-from cri.server.network_usage import Traffic, network_usage, traffic
-from cri.server.pods import Sandbox
+from cri.server.network_usage import Traffic, fill_network, traffic
+from cri.server.pods import Container, Sandbox
 from cri.server.statuses import labels_match
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.cgroups.stats import Stats
@@ -22,21 +23,29 @@ async def pod_sandbox_stats(daemon: Daemon, request: api.PodSandboxStatsRequest)
     sandbox = daemon.store.sandboxes.get(request.pod_sandbox_id)
     if not sandbox.ready:
         raise WrongState(f"sandbox {sandbox.id[:13]} of pod {sandbox.name} is not ready and uses nothing")
-    [stats] = await _stats(daemon, [sandbox])
-    return api.PodSandboxStatsResponse(stats=stats)
+    response = api.PodSandboxStatsResponse()
+    for read in await _read_all([sandbox]):
+        await _fill(daemon, response.stats, read)
+    return response
 
 
 async def list_pod_sandbox_stats(
     daemon: Daemon, request: api.ListPodSandboxStatsRequest
 ) -> api.ListPodSandboxStatsResponse:
-    return api.ListPodSandboxStatsResponse(stats=await _stats(daemon, matching(daemon, request.filter)))
+    response = api.ListPodSandboxStatsResponse()
+    for read in await _read_all(matching(daemon, request.filter)):
+        await _fill(daemon, response.stats.add(), read)
+    return response
 
 
 async def stream_pod_sandbox_stats(
     daemon: Daemon, request: api.StreamPodSandboxStatsRequest
 ) -> AsyncIterator[api.StreamPodSandboxStatsResponse]:
     for batch in batches(matching(daemon, request.filter), Sandbox.weight):
-        yield api.StreamPodSandboxStatsResponse(pod_sandbox_stats=await _stats(daemon, batch))
+        response = api.StreamPodSandboxStatsResponse()
+        for read in await _read_all(batch):
+            await _fill(daemon, response.pod_sandbox_stats.add(), read)
+        yield response
 
 
 def matching(daemon: Daemon, filter: api.PodSandboxStatsFilter) -> Iterator[Sandbox]:
@@ -50,47 +59,51 @@ def matching(daemon: Daemon, filter: api.PodSandboxStatsFilter) -> Iterator[Sand
             yield sandbox
 
 
-async def _stats(daemon: Daemon, sandboxes: Iterable[Sandbox]) -> list[api.PodSandboxStats]:
-    """All pods in two thread hops, however many they are."""
-    wanted = list(sandboxes)
-    read = await asyncio.to_thread(lambda: [_read(sandbox) for sandbox in wanted])
-    containers = await stats_of(daemon, (found for sandbox in wanted for found in sandbox.containers.values()))
-    by_id = {stats.attributes.id: stats for stats in containers}
-    return [_message(daemon, pod, *parts, by_id) for pod, parts in zip(wanted, read, strict=True)]
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the kernel says about one pod; None or empty for what is gone."""
+
+    sandbox: Sandbox
+    stats: Stats | None
+    tasks: int | None
+    interfaces: list[Traffic] | None
+    """None with the host's network, whose traffic is not the pod's."""
+    containers: list[tuple[Container, Stats]]
 
 
-def _read(sandbox: Sandbox) -> tuple[Stats | None, list[Traffic] | None]:
-    """The usage of the pod's cgroup, and its traffic unless that is the host's. Blocks."""
-    pod = sandbox.pod
-    interfaces = traffic(pod.shim) if pod is not None and not sandbox.host_network else None
-    return read_cgroup(Cgroup(sandbox.cgroup, sandbox.layout)), interfaces
+async def _read_all(sandboxes: Iterable[Sandbox]) -> list[_Read]:
+    """All pods with their containers in one thread hop, however many they are."""
+    wanted = [
+        (sandbox, [container for container in sandbox.containers.values() if container.running])
+        for sandbox in sandboxes
+    ]
+    return await asyncio.to_thread(lambda: [_read(*pod) for pod in wanted])
 
 
-def _message(
-    daemon: Daemon,
-    sandbox: Sandbox,
-    stats: Stats | None,
-    interfaces: list[Traffic] | None,
-    containers: Mapping[str, api.ContainerStats],
-) -> api.PodSandboxStats:
-    config = sandbox.config
-    message = api.PodSandboxStats(
-        attributes=api.PodSandboxAttributes(
-            id=sandbox.id, metadata=config.metadata, labels=config.labels, annotations=config.annotations
-        )
+def _read(sandbox: Sandbox, containers: list[Container]) -> _Read:
+    pod, cgroup = sandbox.pod, Cgroup(sandbox.cgroup, sandbox.layout)
+    read = [(container, read_container(container)) for container in containers]
+    return _Read(
+        sandbox,
+        if_there(cgroup, Cgroup.stats),
+        if_there(cgroup, Cgroup.task_count),
+        traffic(pod.shim) if pod is not None and not sandbox.host_network else None,
+        [(container, stats) for container, stats in read if stats is not None],
     )
-    linux = message.linux
-    linux.containers.extend(containers[id] for id in sandbox.containers if id in containers)
-    if interfaces is not None:
-        linux.network.CopyFrom(network_usage(interfaces))
-    if stats is not None:
-        rate = daemon.rates.nano_cores(sandbox.id, stats.timestamp_ns, stats.cpu.usage_ns) if stats.cpu else None
-        linux.MergeFrom(
-            api.LinuxPodSandboxStats(
-                cpu=usage.cpu_usage(stats, rate), memory=usage.memory_usage(stats), io=usage.io_usage(stats)
-            )
-        )
-        if stats.pids is not None:
-            linux.process.timestamp = stats.timestamp_ns
-            linux.process.process_count.value = stats.pids.current
-    return message
+
+
+async def _fill(daemon: Daemon, message: api.PodSandboxStats, read: _Read) -> None:
+    config, attributes, linux = read.sandbox.config, message.attributes, message.linux
+    attributes.id = read.sandbox.id
+    attributes.metadata.CopyFrom(config.metadata)
+    attributes.labels.update(config.labels)
+    attributes.annotations.update(config.annotations)
+    for container, stats in read.containers:
+        await container_stats.fill(daemon, linux.containers.add(), container, stats)
+    if read.interfaces is not None:
+        fill_network(linux.network, read.interfaces)
+    if read.stats is not None:
+        usage.fill(linux, read.sandbox.id, read.stats, daemon.rates)
+        if read.tasks is not None:
+            linux.process.timestamp = read.stats.timestamp_ns
+            linux.process.process_count.value = read.tasks

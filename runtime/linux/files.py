@@ -85,9 +85,11 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
 def _read_at_most(fd: int, limit: int, path: str) -> bytes:
     chunks: list[bytes] = []
     left = limit + 1
-    while left and (chunk := os.read(fd, min(left, 1 << 20))):
+    size = 1 << 14  # most files end here, and a buffer of a megabyte costs an mmap
+    while left and (chunk := os.read(fd, min(left, size))):
         chunks.append(chunk)
         left -= len(chunk)
+        size = 1 << 20
     if not left:
         raise OSError(errno.EFBIG, f"larger than the limit of {limit} bytes", path)
     return b"".join(chunks)

@@ -9,7 +9,7 @@ through those, and what only v2 can do (kill, freeze, CLONE_INTO_CGROUP, pressur
     resources.py OCI `linux.resources` -> file settings, by settings_v1.py and settings_v2.py, values by convert.py
     devices.py   device rules -> one policy; bpf.py puts it into the kernel on v2
     oom.py       out-of-memory kills, seen
-    stats.py     usage, typed; read by stats_v1.py (cgroupspy) and stats_v2.py, chosen by usage.py
+    stats.py     usage, typed; read by stats_v1.py (cgroupspy) and stats_v2.py, chosen by usage.py and counters.py
 
 Shims import this package and fork afterwards: it is stdlib only, but for stats_v1.py, which daemons import on the
 first stats call.

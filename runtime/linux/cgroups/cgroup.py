@@ -30,8 +30,8 @@ from runtime.linux.cgroups.layout import Layout, detect
 from runtime.linux.cgroups.oom import oom_kills
 from runtime.linux.cgroups.resources import plan
 from runtime.linux.cgroups.setting import Setting
-from runtime.linux.cgroups.stats import Stats
-from runtime.linux.cgroups.usage import read_stats
+from runtime.linux.cgroups.stats import Counters, PidsStats, Stats
+from runtime.linux.cgroups.usage import read_pids, read_stats, read_task_count
 
 FREEZE_SECONDS = 5.0
 KILL_ROUNDS = 100
@@ -134,8 +134,11 @@ class Cgroup:
 
     def procs(self) -> list[int]:
         """Pids in it and below; empty when it does not exist."""
-        walk = os.walk(self.v2 or self.directories[0])
-        return sorted({pid for directory, _, _ in walk for pid in tree.pids(directory)})
+        top = self.v2 or self.directories[0]
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(top).st_nlink == 2:  # no cgroup below, as nearly always: spares listing its sixty files
+                return sorted(tree.pids(top))
+        return sorted({pid for directory, _, _ in os.walk(top) for pid in tree.pids(directory)})
 
     def kill(self) -> None:
         """SIGKILL every process in it and below, also those that are forking now; returns before they are gone."""
@@ -193,6 +196,20 @@ class Cgroup:
     def stats(self) -> Stats:
         """Its usage now; raises FileNotFoundError when it is gone."""
         return read_stats(self)
+
+    def task_count(self) -> int | None:
+        """How many tasks there are; None without the controller, FileNotFoundError when it is gone."""
+        return read_task_count(self)
+
+    def pids(self) -> PidsStats | None:
+        """How many tasks there are and may be; None without the controller, FileNotFoundError when it is gone."""
+        return read_pids(self)
+
+    def counters(self) -> Counters:
+        """What the metrics show beyond stats(); raises FileNotFoundError when it is gone."""
+        from runtime.linux.cgroups.counters import read_counters  # shims, which import this file, never ask
+
+        return read_counters(self)
 
 
 def _check_usage(cgroup: Cgroup, resources: Mapping[str, Any]) -> None:

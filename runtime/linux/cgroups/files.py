@@ -7,6 +7,7 @@ import os
 #: Larger than any interface file: memory.numa_stat on a machine of many nodes has some 20 KiB.
 READ_LIMIT = 1 << 18
 _USUAL = 4096  # nearly all fit, and a buffer of this size costs no mmap
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
 
 def write(path: str, value: str) -> None:
@@ -22,9 +23,9 @@ def write(path: str, value: str) -> None:
         os.close(fd)
 
 
-def read(path: str) -> str:
+def read(path: str | bytes) -> str:
     """The text of an interface file."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, _FLAGS)
     try:
         data = os.read(fd, _USUAL)
         if len(data) == _USUAL:
@@ -36,7 +37,13 @@ def read(path: str) -> str:
 
 def read_pairs(path: str) -> dict[str, int]:
     """A file of `key value` lines (cgroup-v2.rst, "flat keyed")."""
-    return {key: int(value) for key, value in (line.split() for line in read(path).splitlines())}
+    return {key: int(value) for key, value in read_words(path).items()}
+
+
+def read_words(path: str) -> dict[str, str]:
+    """The same with the values as text, for files of many numbers of which few are wanted."""
+    words = read(path).split()
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def read_limit(path: str) -> int | None:

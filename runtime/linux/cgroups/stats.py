@@ -2,10 +2,14 @@
 
 What the numbers mean is what the kubelet's summary and the CRI stats mean by them: the working set is usage less
 the inactive file cache, which the kernel can drop at once.
+
+Stats is what every client asks for every few seconds, for every container: only what the interface's statistics show,
+so that a node with many pods reads few files. Counters is the rest, for the metrics.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -29,14 +33,9 @@ class Pressure:
 
 @dataclass(frozen=True, slots=True)
 class CpuStats:
-    """CPU time since the cgroup was made, and how often its quota held it up."""
+    """CPU time since the cgroup was made."""
 
     usage_ns: int
-    user_ns: int
-    system_ns: int
-    periods: int = 0
-    throttled_periods: int = 0
-    throttled_ns: int = 0
     pressure: Pressure | None = None
 
 
@@ -49,6 +48,7 @@ class MemoryStats:
     rss: int
     anon: int
     file: int
+    mapped: int
     page_faults: int
     major_page_faults: int
     limit: int | None = None
@@ -58,11 +58,41 @@ class MemoryStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Stats:
+    """What this host can tell; a part whose controller is missing is None. `io` is the pressure, not the transfers."""
+
+    timestamp_ns: int
+    cpu: CpuStats | None
+    memory: MemoryStats | None
+    io: Pressure | None
+
+
+@dataclass(frozen=True, slots=True)
 class PidsStats:
     """Tasks (threads count) and how many there may be."""
 
     current: int
     limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CpuCounters:
+    """CPU time by mode, and how often the quota held the cgroup up."""
+
+    user_ns: int
+    system_ns: int
+    periods: int = 0
+    throttled_periods: int = 0
+    throttled_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryCounters:
+    """The highest usage, the kernel's part of it, and how often the limit was hit."""
+
+    peak: int = 0
+    kernel: int = 0
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +108,10 @@ class DeviceIo:
 
 
 @dataclass(frozen=True, slots=True)
-class IoStats:
-    """One entry for each block device that was used."""
+class Counters:
+    """What Stats leaves out; None or empty where the controller is missing. Huge pages by size: (usage, highest)."""
 
-    devices: tuple[DeviceIo, ...]
-    pressure: Pressure | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Everything that this host can tell; a part whose controller is missing is None."""
-
-    timestamp_ns: int
-    cpu: CpuStats | None
-    memory: MemoryStats | None
-    pids: PidsStats | None
-    io: IoStats | None
+    cpu: CpuCounters | None
+    memory: MemoryCounters | None
+    io: tuple[DeviceIo, ...]
+    huge_pages: Mapping[str, tuple[int, int]]

@@ -7,15 +7,30 @@ import time
 from typing import TYPE_CHECKING
 
 from runtime.linux.cgroups import files, stats_v2
-from runtime.linux.cgroups.stats import CpuStats, IoStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats
+from runtime.linux.cgroups.stats import CpuStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats
 
 if TYPE_CHECKING:
     from runtime.linux.cgroups.cgroup import Cgroup
 
 
 def read_stats(cgroup: Cgroup) -> Stats:
-    """The usage now; raises FileNotFoundError (or OSError with ENODEV) when the cgroup is gone."""
-    return Stats(time.time_ns(), _cpu(cgroup), _memory(cgroup), _pids(cgroup), _io(cgroup))
+    """The usage now, from 8 or 9 files; raises FileNotFoundError (or OSError with ENODEV) when the cgroup is gone."""
+    return Stats(time.time_ns(), _cpu(cgroup), _memory(cgroup), _pressure(cgroup, "io"))
+
+
+def read_task_count(cgroup: Cgroup) -> int | None:
+    """pids.current, the same file on both versions; None without the controller."""
+    if not cgroup.layout.version("pids"):
+        return None
+    return int(files.read(f"{cgroup.directory('pids')}/pids.current"))
+
+
+def read_pids(cgroup: Cgroup) -> PidsStats | None:
+    """The same with pids.max."""
+    current = read_task_count(cgroup)
+    if current is None:
+        return None
+    return PidsStats(current, files.read_limit(f"{cgroup.directory('pids')}/pids.max"))
 
 
 def _cpu(cgroup: Cgroup) -> CpuStats | None:
@@ -23,8 +38,7 @@ def _cpu(cgroup: Cgroup) -> CpuStats | None:
     if cgroup.layout.version("cpuacct") == 1:
         from runtime.linux.cgroups import stats_v1
 
-        cpu = cgroup.directory("cpu") if cgroup.layout.version("cpu") == 1 else ""
-        return stats_v1.cpu(cgroup.directory("cpuacct"), cpu, pressure)
+        return stats_v1.cpu(cgroup.directory("cpuacct"), pressure)
     # cpu.stat counts time on v2 whether or not the controller is enabled.
     return stats_v2.cpu(cgroup.v2, pressure) if cgroup.v2 else None
 
@@ -41,42 +55,22 @@ def _memory(cgroup: Cgroup) -> MemoryStats | None:
     return stats_v1.memory(cgroup.directory("memory"), pressure)
 
 
-def _pids(cgroup: Cgroup) -> PidsStats | None:
-    """pids.current and pids.max: the same files on both versions."""
-    if not cgroup.layout.version("pids"):
-        return None
-    directory = cgroup.directory("pids")
-    return PidsStats(int(files.read(f"{directory}/pids.current")), files.read_limit(f"{directory}/pids.max"))
-
-
-def _io(cgroup: Cgroup) -> IoStats | None:
-    pressure = _pressure(cgroup, "io")
-    if cgroup.layout.version("blkio") == 1:
-        from runtime.linux.cgroups import stats_v1
-
-        return IoStats(stats_v1.io(cgroup.directory("blkio")), pressure)
-    if cgroup.layout.version("io") == 2:
-        return IoStats(stats_v2.io(cgroup.v2), pressure)
-    return None
-
-
 def _pressure(cgroup: Cgroup, resource: str) -> Pressure | None:
     """PSI comes from v2 on every host that has it, also where the controller itself is on v1."""
     if not cgroup.v2:
         return None
     try:
-        lines = files.read(f"{cgroup.v2}/{resource}.pressure").splitlines()
+        words = files.read(f"{cgroup.v2}/{resource}.pressure").replace("=", " ").split()
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:  # psi=0 on the kernel command line
             return None
         raise
-    by_name = {name: _pressure_line(words) for name, *words in map(str.split, lines)}
     # Before Linux 5.13 cpu.pressure has no `full` line.
-    return Pressure(by_name["some"], by_name.get("full", PressureLine(0.0, 0.0, 0.0, 0)))
+    return Pressure(_line(words), _line(words[9:]) if len(words) > 9 else PressureLine(0.0, 0.0, 0.0, 0))
 
 
-def _pressure_line(words: list[str]) -> PressureLine:
-    values = dict(word.split("=") for word in words)
-    return PressureLine(float(values["avg10"]), float(values["avg60"]), float(values["avg300"]), int(values["total"]))
+def _line(words: list[str]) -> PressureLine:
+    """some avg10 0.00 avg60 0.00 avg300 0.00 total 0"""
+    return PressureLine(float(words[2]), float(words[4]), float(words[6]), int(words[8]))

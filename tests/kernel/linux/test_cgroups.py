@@ -8,12 +8,13 @@ import secrets
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from runtime.linux.cgroups import Cgroup, OomWatch, detect, remove_directories
+from runtime.linux.cgroups.counters import page_sizes
 from tests.support.in_cgroup import Inside, python
 
 MIB = 1 << 20
@@ -91,7 +92,7 @@ def test_a_fork_bomb_ends_at_the_pids_limit(cgroup: Cgroup) -> None:
     cgroup.apply({"pids": {"limit": 10}})
     status, printed = Inside(cgroup, python(FORK_BOMB)).finish()
     assert (status, printed) == (0, "9\n")
-    stats = cgroup.stats().pids
+    stats = cgroup.pids()
     assert stats and stats.limit == 10
 
 
@@ -128,11 +129,11 @@ def test_a_cpu_quota_throttles(cgroup: Cgroup) -> None:
     need("cpu")
     cgroup.apply({"cpu": {"quota": 10_000, "period": 100_000, "shares": 512}})
     assert Inside(cgroup, python(BURN)).finish()[0] == 0
-    cpu = cgroup.stats().cpu
-    assert cpu
-    assert cpu.throttled_periods > 3 and cpu.throttled_ns > 0
+    cpu, counters = cgroup.stats().cpu, cgroup.counters().cpu
+    assert cpu and counters
+    assert counters.throttled_periods > 3 and counters.throttled_ns > 0
     assert 0 < cpu.usage_ns < 500_000_000
-    assert cpu.user_ns > 0
+    assert counters.user_ns > 0
 
 
 def test_quota_and_period_can_change_together_in_any_direction(cgroup: Cgroup) -> None:
@@ -280,3 +281,27 @@ def test_a_limit_below_the_usage_is_refused_on_demand(cgroup: Cgroup) -> None:
     assert cgroup.procs() == [child.pid]
     cgroup.kill()
     child.finish()
+
+
+def test_usage_is_read_from_few_files_and_no_descriptor_stays(cgroup: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubelet asks every ten seconds for every container of the node, so each file counts a hundred times."""
+    opens: list[str] = []
+    really_open = os.open
+
+    def counted(path: str, *arguments: int) -> int:
+        opens.append(path)
+        return really_open(path, *arguments)
+
+    def opened(read: Callable[[], object]) -> int:
+        opens.clear()
+        read()
+        return len(opens)
+
+    cgroup.counters()  # what is detected at first use is no part of it
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "open", counted)
+    assert opened(cgroup.stats) <= 10, opens
+    assert opened(cgroup.task_count) <= 1, opens
+    assert opened(cgroup.procs) == 1, opens
+    assert opened(cgroup.counters) <= 10 + 2 * len(page_sizes()), opens
+    assert len(os.listdir("/proc/self/fd")) == before
