@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+from runtime.arrival import prepare_arrival
 from runtime.init import set_oom_score_adj
 from runtime.linux import seccomp, syscalls
 from runtime.linux.cgroups import Cgroup
@@ -27,18 +28,24 @@ ENTERED: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP
 
 @dataclass(slots=True)
 class ExecPlan:
-    """What the shim hands over: the pidfd of the container's first process, a ProcessPlan as JSON, cgroup, and fds."""
+    """What the shim hands over: the pidfd of the container's first process, a ProcessPlan as JSON, cgroup, and fds.
+
+    `late`: the process was born outside of the container's PID namespace and arrives there last (`runtime.arrival`).
+    """
 
     container: int
     document: bytes
     cgroup: Cgroup
     streams: tuple[int, int, int]
+    late: bool
 
 
 def run_exec(plan: ExecPlan, status: Status) -> None:
     """The body of the process: namespaces, streams, then as any process of a container."""
     process = ProcessPlan._make(json.loads(plan.document))
     program = seccomp.load(process.seccomp) if process.seccomp else b""
+    if plan.late:
+        prepare_arrival(plan.container)
     os.setsid()
     plan.cgroup.prepare_join().enter()
     set_oom_score_adj(process.oom_score_adj)
@@ -48,7 +55,7 @@ def run_exec(plan: ExecPlan, status: Status) -> None:
     if process.terminal:
         master, slave = open_terminal(root, process.uid)
         status.terminal(master)
-        become_terminal(slave)
+        become_terminal(slave, own=not plan.late)
     else:
         become_stdio(plan.streams, root, process.uid)
-    become(process, program, status)
+    become(process, program, status, late=plan.late)

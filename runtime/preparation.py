@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from runtime import recovery, rootfs, state
 from runtime.errors import InvalidSpec, NotFound
+from runtime.linux.caps import CAP_SYS_PTRACE
 from runtime.linux.cgroups import Cgroup, detect
 from runtime.linux.failpoints import failpoint
 from runtime.processplan import plan_process
@@ -59,6 +60,7 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
         "stdin": spec.stdin,
         "stdin_once": spec.stdin_once,
         "pid_target": spec.pid_target,
+        "traces": bool((process.bounding | process.permitted) >> CAP_SYS_PTRACE & 1),
     }
     document = {"process": process, "tree": rootfs.tree_of(spec)}
     prepared = Prepared(request, json.dumps(document).encode(), record, state_dir)

@@ -17,6 +17,7 @@ from typing import Final
 
 import prctl
 
+from runtime.arrival import arrive
 from runtime.errors import StartError
 from runtime.linux import seccomp
 from runtime.linux.caps import CapabilitySets, drop_bounding, set_process_capabilities
@@ -29,10 +30,10 @@ from runtime.status import Status
 STATUS_FD: Final = 3
 
 
-def become(plan: ProcessPlan, program: bytes, status: Status) -> None:
+def become(plan: ProcessPlan, program: bytes, status: Status, *, late: bool = False) -> None:
     """Turn into the planned process and execute it; only returns by raising. Root and stdio are in place already.
 
-    `program` is the seccomp filter, b"" for none.
+    `program` is the seccomp filter, b"" for none. `late`: the process's PID namespace was chosen, not entered.
     `status` is told when all is done but execve; it is close-on-exec, so success is its end of file.
     """
     argv = string_array([os.fsencode(argument) for argument in plan.args])
@@ -53,6 +54,8 @@ def become(plan: ProcessPlan, program: bytes, status: Status) -> None:
     reset_signals()
     if plan.no_new_privs:
         prctl.set_no_new_privs(1)
+    if late:
+        arrive(status, terminal=plan.terminal)
     status.executing()
     if program and plan.no_new_privs:
         seccomp.install(program)

@@ -1,6 +1,7 @@
 """What a child tells its shim between clone3 and execve, in packets that start with one letter.
 
 T + fd       the master of the terminal that it has made
+A + fd       it has a successor, whose pidfd this is (`runtime.arrival`); both wait until the shim says G
 X            everything is done but execve
 E + JSON     a step failed (errors.to_doc); the shim passes it on to crid unread
 end of file  after X: execve succeeded. Without X or E: somebody killed it
@@ -16,6 +17,8 @@ from runtime.errors import to_doc
 from runtime.linux.channel import Channel
 
 TERMINAL: Final = b"T"
+ARRIVED: Final = b"A"
+GO: Final = b"G"
 EXECUTING: Final = b"X"
 FAILED: Final = b"E"
 
@@ -36,6 +39,15 @@ class Status:
         """Hand the terminal's master over; it is closed here."""
         self._channel.send_payload(TERMINAL, [master])
         os.close(master)
+
+    def arrived(self, pidfd: int) -> None:
+        """Name the process that goes on in this one's place."""
+        self._channel.send_payload(ARRIVED, [pidfd])
+
+    def wait_for_go(self) -> None:
+        """Until the shim is ready for the successor; raises OSError when it is gone."""
+        if self._channel.recv_payload() is None:
+            raise ConnectionResetError("the shim is gone")
 
     def executing(self) -> None:
         """Only execve is left to do."""

@@ -66,9 +66,10 @@ def become_stdio(streams: Sequence[int], root: int, owner: int) -> None:
         os.dup2(fd, target)
 
 
-def become_terminal(slave: int) -> None:
-    """Make the terminal this session's own and its 0, 1 and 2; the caller has called setsid()."""
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+def become_terminal(slave: int, *, own: bool = True) -> None:
+    """Make the terminal 0, 1 and 2 and, with `own`, this session's own; the caller has called setsid()."""
+    if own:
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     for target in range(3):
         os.dup2(slave, target)
 

@@ -12,12 +12,13 @@ import signal
 from collections.abc import Callable
 from typing import Final, NoReturn
 
+from runtime.arrival import arrived_child
 from runtime.errors import ContainerError, to_doc
 from runtime.linux.channel import Channel
 from runtime.linux.fds import Fd
 from runtime.linux.syscalls import clone3
 from runtime.shim.loop import Loop
-from runtime.status import EXECUTING, FAILED, Status
+from runtime.status import ARRIVED, EXECUTING, FAILED, GO, TERMINAL, Status
 
 DEADLINE_SECONDS: Final = 60.0
 EXIT_CODE: Final = 127
@@ -29,11 +30,14 @@ Finished = Callable[[bytes, Fd | None], None]
 class Birth:
     """One child. `finished` is called exactly once, from the loop or from settle()."""
 
-    __slots__ = ("_executing", "_finished", "_loop", "_master", "_status", "_timer", "_what", "pid", "pidfd")
+    __slots__ = (
+        "_arrived", "_executing", "_finished", "_loop", "_master", "_status", "_timer", "_what", "pid", "pidfd",
+    )  # fmt: skip
 
-    def __init__(self, loop: Loop, what: str, finished: Finished) -> None:
-        """`what` names the child in errors."""
+    def __init__(self, loop: Loop, what: str, finished: Finished, arrived: Callable[[int], None] | None = None) -> None:
+        """`what` names the child in errors. `arrived` is called once `pid` is a successor, with the child's own pid."""
         self._loop = loop
+        self._arrived = arrived
         self._what = what
         self._finished = finished
         self._executing = False
@@ -66,14 +70,41 @@ class Birth:
         try:
             while (received := self._status.recv_payload()) is not None:
                 said, fds = received
-                if fds:
-                    self._master = Fd(fds[0])
+                if fds and not self._take(said, Fd(fds[0])):
+                    return None
                 if said[:1] == FAILED:
                     return self._finish(said[1:])
                 self._executing = self._executing or said == EXECUTING
         except BlockingIOError:
             return None
         return self._end_of_file()
+
+    def _take(self, said: bytes, fd: Fd) -> bool:
+        """An fd that came with a word: a terminal or a successor, each of them once. False when that was the end."""
+        if said == TERMINAL and self._master is None:
+            self._master = fd
+        elif said == ARRIVED and self._arrived is not None:
+            return self._follow(fd)
+        else:
+            fd.close()
+        return True
+
+    def _follow(self, pidfd: Fd) -> bool:
+        try:
+            pid = arrived_child(pidfd.fileno())
+        except (ContainerError, OSError) as error:
+            pidfd.close()
+            self._fail(f"{self._what}: {error}")
+            return False
+        arrived, self._arrived = self._arrived, None
+        former, self.pid = self.pid, pid
+        self.pidfd.close()
+        self.pidfd = pidfd
+        assert arrived is not None
+        arrived(former)
+        for _ in range(2):
+            self._status.send_payload(GO)
+        return True
 
     def _end_of_file(self) -> None:
         if self._executing:

@@ -18,16 +18,20 @@ from runtime.linux.fds import Fd
 from runtime.shim.birth import Birth, Finished, exit_code
 from runtime.shim.home import Home
 
+#: Shim.expect: the child's pid, and what to call with its wait status.
+Expect = Callable[[int, Callable[[int], None]], None]
+
 
 class ExecProcess:
     """A process of an ExecSpec; everything happens in the shim's loop."""
 
-    def __init__(self, home: Home, container: Container, id: str, number: int) -> None:
-        """`number` is unique in the shim; the id is the caller's and only compared."""
+    def __init__(self, home: Home, container: Container, id: str, number: int, expect: Expect) -> None:
+        """`number` is unique in the shim; the id is the caller's and only compared. `expect` is the shim's."""
         self.id = id
         self.pid = 0
         self.exit_code: int | None = None
         self._home = home
+        self._expect = expect
         self._container = container
         self._directory = f"{container.cgroup.v2}/exec-{number}"
         self._failed = False
@@ -45,16 +49,29 @@ class ExecProcess:
         if not container.running or container.pidfd is None:
             raise NotFound(f"container {container.id} is not running")
         self._started, self._ended = started, ended
-        birth = Birth(self._home.loop, f"exec in container {container.id}", self._born)
-        plan = ExecPlan(container.pidfd.fileno(), document, container.cgroup, streams)
+        birth = Birth(self._home.loop, f"exec in container {container.id}", self._born, self._arrived)
+        late = self._home.watched
+        plan = ExecPlan(container.pidfd.fileno(), document, container.cgroup, streams, late)
         os.mkdir(self._directory)
         try:
             with Fd(os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as cgroup:
-                self._home.bear(birth, functools.partial(run_exec, plan), 0, cgroup.fileno(), container.pidfd)
+                body = functools.partial(run_exec, plan)
+                if late:
+                    birth.begin(body, 0, cgroup.fileno())
+                else:
+                    self._home.bear(birth, body, 0, cgroup.fileno(), container.pidfd)
         except BaseException:
             self._remove_cgroup()
             raise
         self._birth, self.pid, self._pidfd = birth, birth.pid, birth.pidfd
+        self._expect(self.pid, self.reaped)
+
+    def _arrived(self, former: int) -> None:
+        """The process is another one now, in the container's PID namespace; the one that made it just ends."""
+        assert self._birth is not None
+        self.pid, self._pidfd = self._birth.pid, self._birth.pidfd
+        self._expect(former, lambda status: None)
+        self._expect(self.pid, self.reaped)
 
     def _born(self, error: bytes, master: Fd | None) -> None:
         self._birth = None

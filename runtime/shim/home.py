@@ -22,6 +22,7 @@ class Home:
         self.loop = loop
         self.layout: Layout = detect()
         self.init: Fd | None = None  # pidfd of a shared PID namespace's first process
+        self.watched = False  # whether a container of the pod has CAP_SYS_PTRACE (`runtime.arrival`)
         self._own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def bear(

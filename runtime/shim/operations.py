@@ -111,6 +111,7 @@ class Operations:
         if id in self._containers:
             raise InvalidSpec(f"container {id} has been started before")
         target = self._target(id, doc.get("pid_target"))
+        self._shim.home.watched = self._shim.home.watched or bool(doc.get("traces"))
         container = Container(self._shim.home, doc, self._published)
         container.start(request.blob, functools.partial(self._started, request, container), target)
         self._containers[id] = container
@@ -195,11 +196,11 @@ class Operations:
             raise InvalidSpec(f"exec {id} is running already")
         given = dict(zip(request.doc["streams"], request.fds, strict=True))
         stdin, stdout, stderr = (given[name].fileno() if name in given else -1 for name in STREAMS)
-        process = ExecProcess(self._shim.home, self._find(request), id, next(self._exec_numbers))
+        number = next(self._exec_numbers)
+        process = ExecProcess(self._shim.home, self._find(request), id, number, self._shim.expect)
         started = functools.partial(self._exec_started, request, process)
         process.start(request.blob, (stdin, stdout, stderr), started, self._exec_ended)
         self._execs[id] = process, request.connection
-        self._shim.expect(process.pid, process.reaped)
 
     def _exec_started(self, request: Request, process: ExecProcess, error: bytes, master: Fd | None) -> None:
         if not error:

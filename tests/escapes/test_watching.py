@@ -1,0 +1,54 @@
+"""A container that may trace others: what it can take from processes that the runtime sends into its PID namespace."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cri.proto import api_pb2 as api
+from tests.support.attacker import capabilities, namespaces, security
+from tests.support.crid import Crid, Sandbox
+
+EXECS = 10
+
+
+async def watcher(crid: Crid, pod: Sandbox, image: str, path: object) -> str:
+    """A container that takes hold of every process that it sees."""
+    id = await crid.run(pod, image, ["attacker", "seize", str(path)], linux=capabilities("SYS_PTRACE"))
+    async with asyncio.timeout(10):
+        while "ready" not in crid.log_of(pod[1]):  # noqa: ASYNC110 - it is told by a file
+            await asyncio.sleep(0.01)
+    return id
+
+
+def gained(crid: Crid, pod: Sandbox) -> list[str]:
+    """What the watcher has that it had not before."""
+    return [line for line in crid.log_of(pod[1]).splitlines() if line.startswith(("SEIZED", "LEAKED", "FD"))]
+
+
+@pytest.mark.parametrize("pid", [api.CONTAINER, api.POD])
+@pytest.mark.parametrize("no_new_privs", [False, True])
+async def test_an_exec_is_nothing_to_take_hold_of(
+    crid: Crid, hostile: str, canary: object, pid: api.NamespaceMode, no_new_privs: bool
+) -> None:
+    """CVE-2016-9962 with CAP_SYS_PTRACE: the child of an exec, before its execve, had all that the shim has."""
+    pod = await crid.run_pod(linux=namespaces(pid=pid))
+    id = await watcher(crid, pod, hostile, canary)
+    for number in range(EXECS):
+        assert await crid.exec(id, "sh", "-c", f"exit {number}") == (number, "", "")
+    assert gained(crid, pod) == []
+    own = await crid.exec(id, "sh", "-c", "readlink /proc/self/ns/pid; readlink /proc/1/ns/pid; ls /proc/self/fd | wc -l")
+    first, second, descriptors = own[1].split()
+    assert (first, descriptors) == (second, "4")
+    if no_new_privs:
+        other = await crid.run(pod, hostile, ["sleep", "100"], linux=security(no_new_privs=True), name="other")
+        assert (await crid.exec(other, "grep", "NoNewPrivs", "/proc/self/status"))[1].split() == ["NoNewPrivs:", "1"]
+
+
+async def test_a_terminal_of_an_exec_is_its_own_there_too(crid: Crid, hostile: str, canary: object) -> None:
+    pod = await crid.run_pod(linux=namespaces(pid=api.CONTAINER))
+    id = await watcher(crid, pod, hostile, canary)
+    url = (await crid.cri.Exec(container_id=id, cmd=["sh", "-c", "cat </dev/tty & tty; wait"], tty=True, stdout=True)).url
+    assert url
+    assert gained(crid, pod) == []
