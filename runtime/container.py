@@ -188,6 +188,11 @@ class Container:
             raise NotFound(f"container {self.id} is not running")
         signal.pidfd_send_signal(self.pidfd.fileno(), signum)
 
+    def resume(self) -> None:
+        """Let it go on if somebody has paused it."""
+        with contextlib.suppress(OSError):  # it is gone
+            self.cgroup.freeze(False)
+
     def kill(self) -> None:
         """SIGKILL everything in it."""
         if not self.gone:

@@ -21,6 +21,7 @@ from runtime.linux.procs import Process
 from runtime.preparation import prepare, prepare_exec
 from runtime.spec import ContainerSpec, ExecSpec
 from runtime.streams import set_size
+from runtime.watchers import Watchers
 
 CALL_SECONDS = 10.0
 START_SECONDS = 120.0  # a slow disk below the layers; the shim's own deadline is shorter and explains more
@@ -57,6 +58,7 @@ class Pod:
         self._starts: set[asyncio.Future[None]] = set()
         self._stopping = False
         self._records: dict[str, Mapping[str, Any]] = {}
+        self._watchers = Watchers(state_dir, known=False)
         self._calls = Calls(channel, f"the shim of sandbox {id}", self._event, self._lost)
         self._netlink: socket.socket | None = None
 
@@ -67,6 +69,7 @@ class Pod:
 
     async def born(self, timeout: float) -> None:
         """Await the new shim's answer; raises what made the sandbox impossible."""
+        self._watchers = Watchers(self.state_dir, known=True)
         message = await self._calls.expect(0, timeout, "create")
         self._greeted(message.doc)
         if message.fds:
@@ -147,11 +150,13 @@ class Pod:
     async def _start(self, spec: ContainerSpec) -> Message:
         prepared = await asyncio.to_thread(prepare, self.state_dir, spec)
         try:
-            message = await self._calls.call("start", START_SECONDS, blob=prepared.blob, **prepared.request)
+            async with self._watchers.paused():
+                message = await self._calls.call("start", START_SECONDS, blob=prepared.blob, **prepared.request)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(prepared.undo, error))
             raise
         self._records[spec.id] = prepared.record
+        self._watchers.add(prepared.record)
         return message
 
     def _record(self, container_id: str) -> Mapping[str, Any]:
@@ -227,6 +232,7 @@ class Pod:
         """Kill it if it runs, remove its cgroup and forget it; no error for an unknown one."""
         await self._calls.call("remove", STOP_SECONDS, container=container_id)
         self._records.pop(container_id, None)
+        self._watchers.remove(container_id)
 
     async def stop(self) -> None:
         """End the pod: kill everything, undo the namespaces' pins, remove cgroups; the shim exits. Idempotent."""

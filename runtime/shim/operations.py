@@ -225,3 +225,6 @@ class Operations:
         for process, owner in self._execs.values():
             if owner is connection:
                 process.kill()
+        if self._shim.home.watched:  # it may have paused some of them (`runtime.watchers`)
+            for container in self._containers.values():
+                container.resume()

@@ -38,7 +38,9 @@ async def test_an_exec_is_nothing_to_take_hold_of(
     for number in range(EXECS):
         assert await crid.exec(id, "sh", "-c", f"exit {number}") == (number, "", "")
     assert gained(crid, pod) == []
-    own = await crid.exec(id, "sh", "-c", "readlink /proc/self/ns/pid; readlink /proc/1/ns/pid; ls /proc/self/fd | wc -l")
+    own = await crid.exec(
+        id, "sh", "-c", "readlink /proc/self/ns/pid; readlink /proc/1/ns/pid; ls /proc/self/fd | wc -l"
+    )
     first, second, descriptors = own[1].split()
     assert (first, descriptors) == (second, "4")
     if no_new_privs:
@@ -49,6 +51,21 @@ async def test_an_exec_is_nothing_to_take_hold_of(
 async def test_a_terminal_of_an_exec_is_its_own_there_too(crid: Crid, hostile: str, canary: object) -> None:
     pod = await crid.run_pod(linux=namespaces(pid=api.CONTAINER))
     id = await watcher(crid, pod, hostile, canary)
-    url = (await crid.cri.Exec(container_id=id, cmd=["sh", "-c", "cat </dev/tty & tty; wait"], tty=True, stdout=True)).url
+    url = (
+        await crid.cri.Exec(container_id=id, cmd=["sh", "-c", "cat </dev/tty & tty; wait"], tty=True, stdout=True)
+    ).url
     assert url
     assert gained(crid, pod) == []
+
+
+@pytest.mark.parametrize("target", [False, True])
+async def test_a_start_is_nothing_to_take_hold_of(crid: Crid, hostile: str, canary: object, target: bool) -> None:
+    """The same for another container of the pod, which is born where the first one watches."""
+    pod = await crid.run_pod(linux=namespaces(pid=api.CONTAINER if target else api.POD))
+    id = await watcher(crid, pod, hostile, canary)
+    options = api.NamespaceOption(pid=api.TARGET, target_id=id) if target else None
+    for number in range(5):
+        linux = security(namespace_options=options) if target else security()
+        await crid.run(pod, hostile, ["sleep", "100"], linux=linux, name=f"beside{number}")
+    assert gained(crid, pod) == []
+    assert (await crid.exec(id, "true"))[0] == 0
