@@ -36,6 +36,11 @@ class Image:
         """The user that its author chose: a name or number, perhaps with a group after a colon; "" for root."""
         return str(self.config.get("User") or "")
 
+    @property
+    def digest_ref(self) -> str:
+        """repository@digest, where a registry has it; else the id."""
+        return next(iter(self.repo_digests), self.id)
+
     def named(self, reference: Reference, manifest: Digest | None = None) -> Image:
         """The same image, known by one more name; `manifest` is what a registry has under it."""
         digests = {*self.repo_digests, *([f"{reference.name}@{manifest}"] if manifest else [])}

@@ -86,7 +86,7 @@ async def _snapshot(daemon: Daemon, sandbox: Sandbox, key: str, image: Image, sn
 async def _image_volumes(
     daemon: Daemon, sandbox: Sandbox, id: str, config: api.ContainerConfig, snapshots: list[str]
 ) -> dict[int, Sequence[str]]:
-    """The layers of each mount that is an image, by its place in the request."""
+    """The layers of each mount that is an image, by its place in the request; its digest is noted down there."""
     layers: dict[int, Sequence[str]] = {}
     for number, mount in enumerate(config.mounts):
         if not mount.HasField("image") or not mount.image.image:
@@ -99,6 +99,7 @@ async def _image_volumes(
             )
         snapshot = await _snapshot(daemon, sandbox, f"{id}-volume-{number}", image, snapshots)
         layers[number] = snapshot.lower
+        mount.image.image_ref = image.digest_ref  # for ContainerStatus (KEP-5365)
     return layers
 
 

@@ -91,7 +91,8 @@ def _container(
         config=config,
         spec=settled.spec,
         image_id=image.id,
-        image_ref=next(iter(image.repo_digests), image.id),
+        image_ref=image.digest_ref,
+        image_name=image_name(config.image, image),
         user=api.LinuxContainerUser(uid=identity.uid, gid=identity.gid, supplemental_groups=identity.groups),
         stop_signal=stop_signal(config.stop_signal, _text(image.config.get("StopSignal"))),
         resources=config.linux.resources,
@@ -118,6 +119,13 @@ def image_of(daemon: Daemon, config: api.ContainerConfig) -> Image:
     if (image := daemon.images.get(reference)) is None:
         raise NotFound(f"image {reference[:200]!r} is not on this node; pull it first")
     return image
+
+
+def image_name(asked: api.ImageSpec, image: Image) -> str:
+    """What the user called the image: the kubelet asks for the id that a pull has answered with."""
+    if not image.id.removeprefix("sha256:").startswith(asked.image.removeprefix("sha256:")):
+        return asked.image
+    return asked.user_specified_image or next(iter([*image.repo_tags, *image.repo_digests]), image.id)
 
 
 def log_path(sandbox: api.PodSandboxConfig, config: api.ContainerConfig) -> str:

@@ -114,6 +114,8 @@ class Container:
     image_id: str
     image_ref: str
     """repository@digest where known, else the id."""
+    image_name: str
+    """What people call the image, also where the request named it by its id."""
     user: api.LinuxContainerUser
     stop_signal: int
     resources: api.LinuxContainerResources
@@ -180,6 +182,7 @@ class Container:
             "spec": self.spec.to_json(),
             "image_id": self.image_id,
             "image_ref": self.image_ref,
+            "image_name": self.image_name,
             "user": encode(self.user),
             "stop_signal": self.stop_signal,
             "created_at": self.created_at,
@@ -202,6 +205,7 @@ class Container:
             ContainerSpec.from_json(doc["spec"]),
             doc["image_id"],
             doc["image_ref"],
+            doc.get("image_name", config.image.image),  # records of earlier versions have none
             decode(api.LinuxContainerUser, doc["user"]),
             doc["stop_signal"],
             decode(api.LinuxContainerResources, resources) if resources is not None else config.linux.resources,

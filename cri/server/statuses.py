@@ -64,6 +64,7 @@ def container_status(container: Container) -> api.ContainerStatus:
         log_path=container.spec.log_path,
         stop_signal=interface_signal(container.stop_signal),
     )
+    status.image.image = container.image_name
     status.resources.linux.CopyFrom(container.resources)
     status.user.linux.CopyFrom(container.user)
     return status

@@ -97,3 +97,23 @@ async def test_pull_by_digest(crid: Crid, registry: Registry) -> None:
     assert (list(image.repo_tags), list(image.repo_digests)) == ([], [reference])
     await crid.cri.RemoveImage(image={"image": reference})
     assert not (await crid.cri.ImageStatus(image={"image": reference})).HasField("image")
+
+
+async def test_a_container_says_what_its_images_are_called(crid: Crid, registry: Registry) -> None:
+    """The kubelet names images by the id that PullImage has answered with; people want to read a name."""
+    pushed = push_image(registry, "called:1", [busybox_rootfs()], {"Cmd": ["sleep", "1000"], "Env": ["CALLED=1"]})
+    await crid.cri.PullImage(image={"image": pushed.ref})
+    pod = await crid.run_pod()
+    by_id = {"image": pushed.image_id}
+    volume = {"container_path": "/volume", "image": by_id}
+    one = await crid.create(pod, pushed.image_id, [], name="by-id", mounts=[volume])
+    two = await crid.create(pod, "", [], name="as-written", image={**by_id, "user_specified_image": "called"})
+    digest = f"{registry.host}/called@{pushed.digest}"
+    status = await crid.status(one)
+    assert (status.image.image, status.image_ref, status.image_id) == (pushed.ref, digest, pushed.image_id)
+    assert status.mounts[0].image.image_ref == digest
+    assert (await crid.status(two)).image.image == "called"
+    listed = (await crid.cri.ListContainers(filter={"id": one})).containers[0]
+    assert (listed.image.image, listed.image_id, listed.image_ref) == (pushed.image_id,) * 3
+    await crid.cri.RemovePodSandbox(pod_sandbox_id=pod[0])
+    await crid.cri.RemoveImage(image={"image": pushed.ref})

@@ -36,7 +36,7 @@ def container(of: Sandbox, id: str = "c" * 64, **fields: object) -> Container:
     spec = ContainerSpec(id, of.id, {"process": {}}, "/rootfs", log_path="/log")
     user = api.LinuxContainerUser(uid=1, gid=2, supplemental_groups=[2, 3])
     made = Container(
-        id, of, config, spec, "sha256:1", "r@sha256:2", user, 15, config.linux.resources, 7, [id], **fields
+        id, of, config, spec, "sha256:1", "r@sha256:2", "busybox", user, 15, config.linux.resources, 7, [id], **fields
     )  # type: ignore[arg-type]
     of.containers[id] = made
     return made
