@@ -73,6 +73,7 @@ class Cni:
         self._lane = ThreadPoolExecutor(1, thread_name_prefix="cni")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._removal: asyncio.TimerHandle | None = None
+        self._loaded = False
 
     def set_default(self, conflist: Mapping[str, Any]) -> None:
         """Another network for pods to come while the directory has none (CRI, UpdateRuntimeConfig)."""
@@ -197,8 +198,12 @@ class Cni:
             return await self._in_thread(network, work, *arguments)
 
     async def _in_thread(self, network: NetworkConf | None, work: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        if network is not None and not self._loaded:
+            await loop.run_in_executor(self._threads, self._worker.load)
+            self._loaded = True
         threads = self._lane if network is not None and self._worker.is_builtin(network) else self._threads
-        return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
+        return await loop.run_in_executor(threads, work, *arguments)
 
     async def _carry_out(self, work: Coroutine[Any, Any, T], network: NetworkConf | None = None) -> T:
         """Wait for work that goes on even if the waiting ends."""

@@ -19,8 +19,13 @@ class PluginRunner:
     """Runs plugins by type. Without built-in ones it runs programs only, as the specification has it."""
 
     def __init__(self, builtin: Mapping[str, Plugin] | None = None, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
-        self._builtin = dict(builtin or {})
+        self._builtin = builtin or {}
         self._timeout = timeout
+
+    def load(self) -> None:
+        """Have every built-in plugin imported. Blocks."""
+        for kind in self._builtin:
+            self._builtin[kind]
 
     def run(self, kind: str, call: Call, site: Site) -> Result | None:
         """The result of ADD, None of every other command; raises CniError."""

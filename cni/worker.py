@@ -56,6 +56,10 @@ class Worker:
         self._runner = PluginRunner(builtin, timeout=timeout)
         self._path = path
 
+    def load(self) -> None:
+        """Import what the other operations need, so that is_builtin() never blocks."""
+        self._runner.load()
+
     def close(self) -> None:
         """Close sockets and files."""
         self.host.close()

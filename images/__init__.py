@@ -12,7 +12,7 @@ The rest of the node talks to ImageStore and to nothing else in here.
 from images.errors import ImageError
 from images.image import Image
 from images.progress import Progress
-from images.registry.auth import Auth
+from images.registry.credentials import Auth
 from images.store import ImageStore, Usage
 
 __all__ = ["Auth", "Image", "ImageError", "ImageStore", "Progress", "Usage"]

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from images.archive.opening import opened
 from images.arrivals import Arrivals
@@ -27,9 +28,7 @@ from images.memory import share_arenas
 from images.platform import Platform
 from images.progress import Meter, Progress
 from images.reference import Reference
-from images.registry.auth import Auth
-from images.registry.http import Http
-from images.registry.source import RegistrySource
+from images.registry.credentials import Auth
 from images.snapshots import Snapshots
 from images.source import Source
 from images.trash import Trash
@@ -38,6 +37,9 @@ from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Ledger
 from runtime.linux.mounts import OverlayRootfs
 from runtime.linux.records import Records
+
+if TYPE_CHECKING:
+    from images.registry.http import Http
 
 log = logging.getLogger("images")
 
@@ -158,9 +160,11 @@ class ImageStore:
     async def _pull(
         self, reference: Reference, platform: Platform, auth: Auth | None, progress: Callable[[Progress], None] | None
     ) -> Image:
+        # The HTTP client takes a tenth of a second to import, and most starts of a daemon see no pull.
+        client = await self._workers.run(partial(import_module, "images.registry.source"))
         if self._http is None:
-            self._http = Http(self._limits)
-        make = partial(RegistrySource, self._http, reference, self._registries, auth, self._limits)
+            self._http = client.Http(self._limits)
+        make = partial(client.RegistrySource, self._http, reference, self._registries, auth, self._limits)
         source = await self._workers.run(make)
         meter = Meter(str(reference), progress)
         with self._leases.lease() as lease:

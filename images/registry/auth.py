@@ -7,16 +7,15 @@ token goes to that registry only. Nothing is sent before it is asked for, and no
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from images.errors import RegistryError, Unauthorized
 from images.registry.challenge import Challenge, parse_challenges
+from images.registry.credentials import Auth
 from images.registry.hosts import Host
 from images.registry.http import Answer, Http
 
@@ -24,28 +23,6 @@ TOKEN_LIMIT = 1 << 20
 #: What the specification lets a client assume of a token that does not say how long it lives; in seconds.
 DEFAULT_LIFE = 60.0
 CLIENT_ID = "nodeagent"
-
-
-@dataclass(frozen=True, slots=True)
-class Auth:
-    """What a puller knows, field by field as in CRI's AuthConfig; never printed."""
-
-    username: str = field(default="", repr=False)
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
-    #: The registry that all this is for; "" for any.
-    server_address: str = ""
-
-    def fits(self, host: Host) -> bool:
-        """Whether these credentials are meant for a server."""
-        address = self.server_address
-        return not address or host.name in (address, urlsplit(address).netloc)
-
-    @property
-    def basic(self) -> str:
-        """The Authorization header of HTTP Basic."""
-        return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
 
 
 class Authorizer:

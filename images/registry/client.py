@@ -16,7 +16,8 @@ from images.errors import DigestMismatch, ImageError, ImageNotFound, RegistryErr
 from images.limits import Limits
 from images.media import ACCEPTED
 from images.reference import Reference
-from images.registry.auth import Auth, Authorizer
+from images.registry.auth import Authorizer
+from images.registry.credentials import Auth
 from images.registry.hosts import PULL, RESOLVE, Host
 from images.registry.http import Answer, Http, connection_errors
 from images.registry.retries import pause, worth_retrying

@@ -9,8 +9,8 @@ from images.digest import Digest
 from images.documents import Descriptor
 from images.limits import Limits
 from images.reference import Reference
-from images.registry.auth import Auth
 from images.registry.client import Repository
+from images.registry.credentials import Auth
 from images.registry.download import Download
 from images.registry.hosts import hosts_for
 from images.registry.http import Http
