@@ -23,6 +23,7 @@ from runtime.linux import syscalls
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.fds import Fd
+from runtime.shim import userns
 from runtime.shim.birth import Birth, exit_code
 from runtime.shim.console import Console
 from runtime.shim.home import Home
@@ -89,8 +90,11 @@ class Container:
             stdin, stdout, stderr = (fd.fileno() if fd else -1 for fd in theirs)
             init = InitPlan(self._home.spec.state_dir, document, self.cgroup, (stdin, stdout, stderr))
             with Fd(self.cgroup.clone_fd()) as cgroup:
-                body = functools.partial(run_init, init)
-                self._home.bear(birth, body, syscalls.CLONE_NEWNS, cgroup.fileno(), target)
+                if self._home.spec.userns is None:
+                    body = functools.partial(run_init, init)
+                    self._home.bear(birth, body, syscalls.CLONE_NEWNS, cgroup.fileno(), target)
+                else:
+                    userns.bear_container(self._home, birth, init, cgroup.fileno(), target)
         except BaseException:
             self.console.close()
             raise

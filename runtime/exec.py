@@ -30,6 +30,7 @@ ENTERED: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP
 class ExecPlan:
     """What the shim hands over: the pidfd of the container's first process, a ProcessPlan as JSON, cgroup, and fds.
 
+    `userns` is an fd of the pod's user namespace, -1 when it has none.
     `late`: the process was born outside of the container's PID namespace and arrives there last (`runtime.arrival`).
     """
 
@@ -38,6 +39,7 @@ class ExecPlan:
     cgroup: Cgroup
     streams: tuple[int, int, int]
     late: bool
+    userns: int = -1
 
 
 def run_exec(plan: ExecPlan, status: Status) -> None:
@@ -53,9 +55,11 @@ def run_exec(plan: ExecPlan, status: Status) -> None:
     failpoint("exec.before_execve")
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if process.terminal:
-        master, slave = open_terminal(root, process.uid)
+        master, slave = open_terminal(root, process.owner)
         status.terminal(master)
         become_terminal(slave, own=not plan.late)
     else:
-        become_stdio(plan.streams, root, process.uid)
+        become_stdio(plan.streams, root, process.owner)
+    if plan.userns >= 0:  # last: what was opened so far was opened with the node's power
+        syscalls.setns(plan.userns, syscalls.CLONE_NEWUSER)
     become(process, program, status, late=plan.late)

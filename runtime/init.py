@@ -4,6 +4,7 @@
          read the plan, which the shim has passed on unread
          join the v1 cgroups, leave for a cgroup namespace rooted there
          build the filesystem tree, pivot_root            runtime.rootfs, runtime.operations
+         enter the pod's user namespace, if it has one    enter_user_namespace
          user, capabilities, filter, execve               runtime.process
 
 What goes wrong travels to crid as the same exception (runtime.status, runtime.errors). The process is not dumpable
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from runtime import rootfs
 from runtime.linux import seccomp, syscalls
@@ -32,12 +35,16 @@ from runtime.streams import become_stdio, become_terminal, bind_console, open_te
 
 @dataclass(slots=True)
 class InitPlan:
-    """What the shim hands over. `document` is JSON made by `runtime.preparation`; `streams` become 0, 1 and 2."""
+    """What the shim hands over. `document` is JSON made by `runtime.preparation`; `streams` become 0, 1 and 2.
+
+    `userns` is an fd of the pod's user namespace, -1 when it has none.
+    """
 
     staging: str
     document: bytes
     cgroup: Cgroup
     streams: tuple[int, int, int]
+    userns: int = -1
 
 
 def run_init(plan: InitPlan, status: Status) -> None:
@@ -46,26 +53,48 @@ def run_init(plan: InitPlan, status: Status) -> None:
     process = ProcessPlan._make(document["process"])
     program = seccomp.load(process.seccomp) if process.seccomp else b""
     os.setsid()
-    os.umask(0)  # modes of directories and devices are meant as they are written
-    plan.cgroup.prepare_join().enter()
-    syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    join(plan.cgroup, process)
+    move_in(plan, document["tree"], process, status)
+    if plan.userns >= 0:
+        enter_user_namespace(plan.userns)
+    failpoint("init.before_execve")
+    become(process, program, status)
+
+
+def join(cgroup: Cgroup, process: ProcessPlan) -> None:
+    """Be in the container's cgroups, and as likely to be killed for memory as it shall be."""
+    cgroup.prepare_join().enter()
     set_oom_score_adj(process.oom_score_adj)
-    steps = rootfs.plan(document["tree"], plan.cgroup)
-    tree = Tree(plan.staging)
+
+
+def move_in(plan: InitPlan, tree_doc: Mapping[str, Any], process: ProcessPlan, status: Status) -> None:
+    """Build the filesystem tree, open the streams, and make the tree this process's root."""
+    os.umask(0)  # modes of directories and devices are meant as they are written
+    syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    steps = rootfs.plan(tree_doc, plan.cgroup)
+    tree = Tree(plan.staging, userns=plan.userns)
     failpoint("init.before_mounts")
     perform(steps, tree)
     _open_streams(plan, process, tree, status)
     perform([Pivot()], tree)
-    failpoint("init.before_execve")
-    become(process, program, status)
+
+
+def enter_user_namespace(userns: int) -> None:
+    """Give all power over the node away; mounts and cgroups are from now on seen through namespaces of the pod's own.
+
+    The mounts are locked by that: what covers a path cannot be taken off it, by no capability in there
+    (mount_namespaces(7)).
+    """
+    syscalls.setns(userns, syscalls.CLONE_NEWUSER)
+    syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)
 
 
 def _open_streams(plan: InitPlan, process: ProcessPlan, tree: Tree, status: Status) -> None:
     """While the host's procfs is still there, and the root's devices too."""
     if not process.terminal:
-        become_stdio(plan.streams, tree.root, process.uid)
+        become_stdio(plan.streams, tree.root, process.owner)
         return
-    master, slave = open_terminal(tree.root, process.uid)
+    master, slave = open_terminal(tree.root, process.owner)
     bind_console(tree, slave)
     status.terminal(master)
     become_terminal(slave)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from runtime.linux import mountapi, mounts, paths, syscalls
+from runtime.linux import mountapi, mounts, paths, syscalls, userns
 from runtime.linux.mounts import MountOptions, OverlayRootfs
 
 # Image content must not decide where these are: CVE-2019-16884, CVE-2023-28642, CVE-2026-41579.
@@ -22,10 +22,14 @@ NO_LINKS: Final = frozenset({"/proc", "/sys", "/dev"})
 
 @dataclass(slots=True)
 class Tree:
-    """The root being built: its fd, where it is attached until pivot_root, and mounts that were opened early."""
+    """The root being built: its fd, where it is attached until pivot_root, and mounts that were opened early.
+
+    `userns` is an fd of the user namespace that the tree is for, -1 for the node's own.
+    """
 
     staging: str
     root: int = -1
+    userns: int = -1
     sources: dict[tuple[str, bool], list[int]] = field(default_factory=dict)
     null: int = -1
     empty: int = -1
@@ -89,11 +93,16 @@ class MountRoot:
 
     def execute(self, tree: Tree) -> None:
         if isinstance(self.rootfs, str):
-            tree.root = mounts.bind(self.rootfs, recursive=True)
+            tree.root = mounts.bind(self.rootfs, recursive=tree.userns < 0)
+            if tree.userns >= 0:
+                mounts.idmap(tree.root, tree.userns, self.rootfs)
             mountapi.mount_setattr(tree.root, propagation=syscalls.MS_PRIVATE, flags=syscalls.AT_RECURSIVE)
             mountapi.move_mount_at(tree.root, tree.staging)
-        else:
+        elif tree.userns < 0:
             tree.root = self._mount_overlay(self.rootfs, tree.staging)
+        else:
+            with mounts.idmapped_layers(self.rootfs, tree.userns) as layers:
+                tree.root = self._mount_overlay(layers, tree.staging)
 
     @staticmethod
     def _mount_overlay(layers: OverlayRootfs, staging: str) -> int:
@@ -103,6 +112,20 @@ class MountRoot:
         fd = mounts.overlay(layers)
         mountapi.move_mount_at(fd, staging)
         return fd
+
+
+@dataclass(frozen=True, slots=True)
+class ActAsRoot:
+    """From here on make everything for the root of the pod's user namespace, whose ids on the node these are."""
+
+    uid: int
+    gid: int
+
+    def describe(self) -> str:
+        return f"own files as {self.uid}:{self.gid}"
+
+    def execute(self, tree: Tree) -> None:
+        userns.act_as(self.uid, self.gid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +140,13 @@ class MountOverlay:
 
     def execute(self, tree: Tree) -> None:
         layers = OverlayRootfs(tuple(value for key, value in self.options.data if key == "lowerdir+" and value))
+        if tree.userns < 0:
+            self._mount(tree, layers)
+        else:
+            with mounts.idmapped_layers(layers, tree.userns) as mapped:
+                self._mount(tree, mapped)
+
+    def _mount(self, tree: Tree, layers: OverlayRootfs) -> None:
         if mounts.appends_layers():
             attach(tree, mounts.overlay(layers, self.options.set_), self.target, directory=True)
             return
@@ -152,12 +182,15 @@ class Bind:
     path: str
     target: str
     options: MountOptions
+    idmapped: bool = False
 
     def describe(self) -> str:
         return f"bind {self.path} on {self.target}"
 
     def execute(self, tree: Tree) -> None:
         fd = tree.sources[self.path, self.options.recursive].pop()
+        if self.idmapped:
+            mounts.idmap(fd, tree.userns, self.path)
         self.options.apply(fd)
         attach(tree, fd, self.target, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
 
@@ -190,15 +223,18 @@ def open_target(tree: Tree, target: str, *, directory: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MakeDevice:
-    """A device node; one that is there already is kept if it is the same device."""
+    """A device node; one that is there already is kept if it is the same device.
+
+    `uid` and `gid` are ids of the node; -1 leaves the device to the container's root.
+    """
 
     path: str
     kind: str
     major: int
     minor: int
     mode: int = 0o666
-    uid: int = 0
-    gid: int = 0
+    uid: int = -1
+    gid: int = -1
 
     def describe(self) -> str:
         return f"make device {self.path} ({self.kind} {self.major}:{self.minor})"
@@ -207,11 +243,11 @@ class MakeDevice:
         directory, name = os.path.split(self.path)
         parent = paths.make_directory(tree.root, directory)
         try:
-            self._make(parent, name)
+            self._make(tree, parent, name)
         finally:
             os.close(parent)
 
-    def _make(self, parent: int, name: str) -> None:
+    def _make(self, tree: Tree, parent: int, name: str) -> None:
         kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
         device = os.makedev(self.major, self.minor) if self.kind != "p" else 0
         try:
@@ -221,7 +257,7 @@ class MakeDevice:
             if (stat.S_IFMT(found.st_mode), found.st_rdev) != (kind, device):
                 raise
             return
-        if self.uid or self.gid:
+        if max(self.uid, self.gid) > 0 or (self.uid == 0 and tree.userns >= 0):
             os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
 
 

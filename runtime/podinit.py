@@ -12,7 +12,7 @@ from typing import Final
 
 import prctl
 
-from runtime.linux.caps import CapabilitySets, drop_bounding, set_process_capabilities
+from runtime.linux.caps import CapabilitySets, drop_bounding, every_mask, set_process_capabilities
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mountapi import move_mount_at
 from runtime.linux.mounts import MountOptions, filesystem
@@ -25,8 +25,8 @@ NOBODY: Final = 65534
 _EMPTY: Final = MountOptions.parse(["ro", "nosuid", "nodev", "noexec", "size=0", "nr_inodes=2", "mode=555"])
 
 
-def run_pod_init(staging: str, cgroup: Cgroup, status: Status) -> None:
-    """The body of the process; never returns."""
+def run_pod_init(staging: str, cgroup: Cgroup, nobody: int, status: Status) -> None:
+    """The body of the process, born in the pod's user namespace if it has one; never returns. `nobody` is its id."""
     os.setsid()
     cgroup.prepare_join().enter()
     prctl.set_name("pod-init")
@@ -35,10 +35,10 @@ def run_pod_init(staging: str, cgroup: Cgroup, status: Status) -> None:
     tree.root = filesystem("tmpfs", "tmpfs", _EMPTY.data, _EMPTY.set_)
     move_mount_at(tree.root, staging)
     Pivot().execute(tree)
-    drop_bounding(0)
+    drop_bounding(every_mask())
     os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    os.setresgid(nobody, nobody, nobody)
+    os.setresuid(nobody, nobody, nobody)
     set_process_capabilities(CapabilitySets(0, 0, 0, 0))
     prctl.set_no_new_privs(1)
     prctl.set_pdeathsig(signal.SIGKILL)

@@ -7,6 +7,7 @@ every page that it touches for as long as the pod lives. All of it blocks, short
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,8 @@ from runtime.errors import InvalidSpec, NotFound
 from runtime.linux.caps import CAP_SYS_PTRACE
 from runtime.linux.cgroups import Cgroup, detect
 from runtime.linux.failpoints import failpoint
+from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.userns import Maps, host_id
 from runtime.processplan import plan_process
 from runtime.spec import ContainerSpec, ExecSpec
 
@@ -48,8 +51,13 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
         raise InvalidSpec(f"container id {spec.id!r} is not made of letters, digits, dots, dashes and underscores")
     linux = spec.oci.get("linux") or {}
     path = linux.get("cgroupsPath") or f"{state.DEFAULT_CGROUP}/{spec.id}"
-    process = plan_process(spec.oci["process"], spec.id, spec.seccomp_filter, terminal=spec.tty)
+    ids = rootfs.id_maps(linux)
+    process = plan_process(spec.oci["process"], spec.id, spec.seccomp_filter, terminal=spec.tty, ids=ids)
     record = {"container": spec.id, "cgroup": path, "process": spec.oci["process"], "seccomp": spec.seccomp_filter}
+    if ids:
+        record["ids"] = ids
+    if spec.external:
+        record["external"] = True
     if not state.new_container(state_dir, spec.id, record):
         raise InvalidSpec(f"container {spec.id} has been started before")
     request = {
@@ -62,9 +70,13 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
         "pid_target": spec.pid_target,
         "traces": bool((process.bounding | process.permitted) >> CAP_SYS_PTRACE & 1),
     }
-    document = {"process": process, "tree": rootfs.tree_of(spec)}
+    document = {"process": process, "tree": rootfs.tree_of(spec), "criu": criu}
     prepared = Prepared(request, json.dumps(document).encode(), record, state_dir)
     try:
+        if spec.external:
+            prepared.blob = json.dumps(make_bundle(state_dir, spec, path)).encode()
+        if ids and isinstance(spec.rootfs, OverlayRootfs):
+            _give_root_directory(spec.rootfs.upper, ids)
         failpoint("start.before_cgroup")
         cgroup = Cgroup(path)
         cgroup.create()
@@ -73,6 +85,18 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
         prepared.undo(error)
         raise
     return prepared
+
+
+def _give_root_directory(upper: str, ids: Maps) -> None:
+    """The writable layer itself shows as the container's /, and is not id-mapped; its owner is of the image's ids."""
+    found = os.stat(upper, follow_symlinks=False)
+    os.chown(upper, host_id(ids["uid"], found.st_uid), host_id(ids["gid"], found.st_gid), follow_symlinks=False)
+
+
+def _resolved(log_path: str) -> str:
+    """The log's path with its directory resolved, once: the shim follows no link when it opens it, now or later."""
+    directory, name = os.path.split(log_path)
+    return f"{os.path.realpath(directory)}/{name}" if log_path else ""
 
 
 def prepare_exec(record: Mapping[str, Any], spec: ExecSpec) -> bytes:
@@ -91,5 +115,8 @@ def prepare_exec(record: Mapping[str, Any], spec: ExecSpec) -> bytes:
         "noNewPrivileges": spec.no_new_privileges,
     }
     document = record["process"] | {key: value for key, value in given.items() if value is not None}
+    if record.get("external"):
+        return json.dumps({**document, "terminal": spec.tty}).encode()
     seccomp = record["seccomp"] if spec.seccomp_filter is None else spec.seccomp_filter
-    return json.dumps(plan_process(document, record["container"], seccomp, terminal=spec.tty)).encode()
+    planned = plan_process(document, record["container"], seccomp, terminal=spec.tty, ids=record.get("ids"))
+    return json.dumps(planned).encode()

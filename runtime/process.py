@@ -40,7 +40,7 @@ def become(plan: ProcessPlan, program: bytes, status: Status, *, late: bool = Fa
     envp = string_array([os.fsencode(entry) for entry in plan.env])
     _limit(plan)
     join_session_keyring(plan.name)
-    drop_bounding(plan.bounding)
+    drop_bounding(plan.dropped)
     os.umask(plan.umask)
     status.move_to(STATUS_FD)
     close_range(STATUS_FD + 1)  # before chdir: no fd of the host's is reachable as /proc/self/fd/N (CVE-2024-21626)

@@ -12,14 +12,19 @@ from typing import Any, Final, NamedTuple
 
 from runtime.errors import InvalidSpec, StartError
 from runtime.linux import seccomp
-from runtime.linux.caps import CapabilitySets, bounding_mask
+from runtime.linux.caps import CapabilitySets, bounding_mask, every_mask
+from runtime.linux.userns import Maps, host_id
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ID_MAX: Final = 2**32 - 2  # 2**32 - 1 means "unchanged" to setresuid(2)
 
 
 class ProcessPlan(NamedTuple):
-    """The plan; as JSON it is the list of its fields. `name` is for the session keyring, `seccomp` a file or ""."""
+    """The plan; as JSON it is the list of its fields. `name` is for the session keyring, `seccomp` a file or "".
+
+    `owner` is the id on the node that the streams are given to; all others are the container's own. `dropped` are the
+    capabilities that leave the bounding set, which is full again in a user namespace.
+    """
 
     name: str
     args: list[str]
@@ -29,7 +34,9 @@ class ProcessPlan(NamedTuple):
     uid: int
     gid: int
     groups: list[int]
+    owner: int
     umask: int
+    dropped: int
     bounding: int
     effective: int
     permitted: int
@@ -41,14 +48,20 @@ class ProcessPlan(NamedTuple):
     oom_score_adj: int | None
 
 
-def plan_process(doc: Mapping[str, Any], name: str, seccomp_filter: str, *, terminal: bool) -> ProcessPlan:
-    """From `process` of an OCI config. Raises StartError without a command, InvalidSpec, OSError for the filter."""
+def plan_process(
+    doc: Mapping[str, Any], name: str, seccomp_filter: str, *, terminal: bool, ids: Maps | None = None
+) -> ProcessPlan:
+    """From `process` of an OCI config; `ids` maps the pod's user namespace, if it has one.
+
+    Raises StartError without a command, InvalidSpec, OSError for the filter.
+    """
     args, env = _strings(doc, "args"), _strings(doc, "env")
     if not args:
         raise StartError("no command: neither the request nor the image has args")
     user = doc.get("user") or {}
     try:
         sets = CapabilitySets.from_oci(doc.get("capabilities") or {}, bounding_mask())
+        owner = host_id(ids["uid"], _id(user.get("uid", 0))) if ids else _id(user.get("uid", 0))
         if seccomp_filter:
             seccomp.load(seccomp_filter)
     except ValueError as error:
@@ -62,7 +75,9 @@ def plan_process(doc: Mapping[str, Any], name: str, seccomp_filter: str, *, term
         uid=_id(user.get("uid", 0)),
         gid=_id(user.get("gid", 0)),
         groups=[_id(group) for group in user.get("additionalGids") or ()],
+        owner=owner,
         umask=user["umask"] if user.get("umask") is not None else 0o022,
+        dropped=(every_mask() if ids else bounding_mask()) & ~sets.bounding,
         bounding=sets.bounding,
         effective=sets.effective,
         permitted=sets.permitted,

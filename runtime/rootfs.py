@@ -4,7 +4,7 @@ Pure planning: nothing is touched here, so the order can be read, tested and pri
 
     1. open bind sources          while mounts still have the host's propagation
     2. isolate                    nothing that follows reaches the host
-    3. root filesystem, then the config's mounts in their order
+    3. root filesystem, then the config's mounts in their order, all for the pod's user namespace if it has one
     4. devices and links          in a /dev that we mounted ourselves
     5. masked and read-only paths, read-only root
 
@@ -21,7 +21,8 @@ from runtime import devices
 from runtime.errors import InvalidSpec
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mounts import MountOptions, OverlayRootfs
-from runtime.operations import Bind, Isolate, MountFilesystem, MountOverlay, MountRoot, OpenSource, Operation
+from runtime.linux.userns import host_id
+from runtime.operations import ActAsRoot, Bind, Isolate, MountFilesystem, MountOverlay, MountRoot, OpenSource, Operation
 from runtime.protections import MaskPath, ReadonlyPath, ReadonlyRoot, WorkingDirectory
 from runtime.spec import ContainerSpec
 
@@ -37,6 +38,7 @@ class _Parsed:
     source: str
     target: str
     options: MountOptions
+    idmapped: bool
 
 
 def tree_of(spec: ContainerSpec) -> dict[str, Any]:
@@ -51,12 +53,23 @@ def tree_of(spec: ContainerSpec) -> dict[str, Any]:
         "devices_all": spec.devices_all,
         "masked": linux.get("maskedPaths") or [],
         "readonly_paths": linux.get("readonlyPaths") or [],
+        "ids": id_maps(linux),
     }
+
+
+def id_maps(linux: Mapping[str, Any]) -> dict[str, list[list[int]]] | None:
+    """`uidMappings` and `gidMappings` of an OCI config as runtime.linux.userns has them; None without a namespace."""
+    maps = {
+        kind: [[line["containerID"], line["hostID"], line["size"]] for line in linux.get(f"{kind}Mappings") or []]
+        for kind in ("uid", "gid")
+    }
+    return maps if all(maps.values()) else None
 
 
 def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Operation]:
     """The steps for tree_of() a container. Raises InvalidSpec for a mount of unknown type or without absolute paths."""
-    entries = [_parse(doc) for doc in tree["mounts"]]
+    ids = tree["ids"]
+    entries = [_parse(doc, ids) for doc in tree["mounts"]]
     mounts: list[Operation] = []
     for entry in entries:
         mounts += _mount(entry, cgroup)
@@ -64,7 +77,10 @@ def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Operation]:
         OpenSource(bind.path, bind.options.recursive) for bind in mounts if isinstance(bind, Bind)
     ]
     rootfs = tree["rootfs"]
-    steps += [Isolate(), MountRoot(rootfs if isinstance(rootfs, str) else OverlayRootfs.from_json(rootfs)), *mounts]
+    steps += [Isolate(), MountRoot(rootfs if isinstance(rootfs, str) else OverlayRootfs.from_json(rootfs))]
+    if ids:
+        steps.append(ActAsRoot(host_id(ids["uid"], 0), host_id(ids["gid"], 0)))
+    steps += mounts
     steps += _devices(tree, entries)
     if tree["cwd"] != "/":
         steps.append(WorkingDirectory(tree["cwd"]))
@@ -75,8 +91,10 @@ def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Operation]:
     return steps
 
 
-def _parse(doc: Mapping[str, Any]) -> _Parsed:
+def _parse(doc: Mapping[str, Any], ids: Mapping[str, Any] | None) -> _Parsed:
     target, options = doc.get("destination") or "", MountOptions.parse(doc.get("options") or ())
+    if ids:
+        options.data = tuple(_of_the_node(key, value, ids) for key, value in options.data)
     if not target.startswith("/"):
         raise InvalidSpec(f"mount destination {target!r} is not absolute")
     kind = "bind" if options.bind else doc.get("type") or "bind"
@@ -85,12 +103,17 @@ def _parse(doc: Mapping[str, Any]) -> _Parsed:
         raise InvalidSpec(f"mount source {source!r} for {target} is not absolute")
     if kind not in TYPES:
         raise InvalidSpec(f"mount type {kind!r} for {target} is none of {', '.join(sorted(TYPES))}")
-    return _Parsed(kind, source, target, options)
+    return _Parsed(kind, source, target, options, bool(doc.get("uidMappings")))
+
+
+def _of_the_node(key: str, value: str | None, ids: Mapping[str, Any]) -> tuple[str, str | None]:
+    """uid= and gid= of tmpfs and devpts are the container's ids in a config, the mounting process's in the kernel."""
+    return (key, str(host_id(ids[key], int(value)))) if key in ids and value else (key, value)
 
 
 def _mount(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
     if entry.kind == "bind":
-        return [Bind(entry.source, entry.target, entry.options)]
+        return [Bind(entry.source, entry.target, entry.options, entry.idmapped)]
     if entry.kind == "cgroup":
         return _cgroups(entry, cgroup)
     if entry.kind == "overlay":

@@ -3,9 +3,10 @@
     <state>/sandboxes/<id>/         made by crid, mode 0700
         shim.sock                   SEQPACKET, 0600: where crid finds the shim again
         shim.json                   the shim's process and its builder's, the sandbox's cgroup
-        ns/net, ns/ipc, ns/uts      bind mounts: the pod's namespaces by name
+        ns/net, ns/ipc, ns/uts      bind mounts: the pod's namespaces by name; ns/user where it has one
         shm/                        tmpfs: the pod's /dev/shm
         containers/<id>.json        one per container: cgroup directories, then pid, then how it ended
+        oci/<id>/                   its bundle, if an external runtime makes it (runtime.external.bundle)
         shim.log                    only when something went wrong in the shim
 
 All of it is under /run: it means nothing after a reboot, and files are replaced atomically (a reader sees the old one
@@ -24,8 +25,10 @@ from runtime.linux.files import read_limited, write_atomic
 SOCKET = "shim.sock"
 SHIM = "shim.json"
 NAMESPACES = "ns"
+USER = "user"
 SHM = "shm"
 CONTAINERS = "containers"
+BUNDLES = "oci"
 LOG = "shim.log"
 #: Where containers of sandboxes without a cgroup parent are.
 DEFAULT_CGROUP = "/nodeagent"

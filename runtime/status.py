@@ -2,6 +2,7 @@
 
 T + fd       the master of the terminal that it has made
 A + fd       it has a successor, whose pidfd this is (`runtime.arrival`); both wait until the shim says G
+H + fds      it has built a tree for another process: its mount namespace and its streams (`runtime.heir`)
 X            everything is done but execve
 E + JSON     a step failed (errors.to_doc); the shim passes it on to crid unread
 end of file  after X: execve succeeded. Without X or E: somebody killed it
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from runtime.errors import to_doc
@@ -19,6 +21,7 @@ from runtime.linux.channel import Channel
 TERMINAL: Final = b"T"
 ARRIVED: Final = b"A"
 GO: Final = b"G"
+HANDED_OVER: Final = b"H"
 EXECUTING: Final = b"X"
 FAILED: Final = b"E"
 
@@ -48,6 +51,10 @@ class Status:
         """Until the shim is ready for the successor; raises OSError when it is gone."""
         if self._channel.recv_payload() is None:
             raise ConnectionResetError("the shim is gone")
+
+    def hand_over(self, fds: Sequence[int]) -> None:
+        """Give what was made to the process on the other end."""
+        self._channel.send_payload(HANDED_OVER, fds)
 
     def executing(self) -> None:
         """Only execve is left to do."""

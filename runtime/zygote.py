@@ -18,7 +18,7 @@ from typing import Any
 import prctl
 
 from runtime.errors import to_doc
-from runtime.linux.caps import bounding_mask
+from runtime.linux.caps import bounding_mask, every_mask
 from runtime.linux.cgroups import detect
 from runtime.linux.channel import Channel
 from runtime.linux.mounts import appends_layers
@@ -43,6 +43,7 @@ def main(channel_fd: int) -> None:
     with contextlib.suppress(OSError):  # a kernel without overlayfs says so where a root filesystem is mounted
         appends_layers()
     bounding_mask()
+    every_mask()
     filling = rehearse()
     gc.collect()
     gc.freeze()

@@ -17,6 +17,7 @@ from typing import Final
 
 import prctl
 
+from runtime.linux.files import read_limited
 from runtime.linux.syscalls import wrapper
 
 # In the order of their numbers (linux/capability.h).
@@ -31,6 +32,7 @@ _NUMBERS: Final = {name: number for number, name in enumerate(NAMES)}
 CAP_SYS_PTRACE: Final = _NUMBERS["CAP_SYS_PTRACE"]
 CAP_SYS_RESOURCE: Final = _NUMBERS["CAP_SYS_RESOURCE"]
 _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
+_PR_CAPBSET_DROP: Final = 24
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
@@ -106,10 +108,17 @@ def effective_mask() -> int:
     return int(data[0].effective) | int(data[1].effective) << 32
 
 
-def drop_bounding(keep: int) -> None:
-    """Drop from the bounding set all that is not in `keep`; needs CAP_SETPCAP."""
-    for candidate in _members(bounding_mask() & ~keep):
-        prctl.capbset_drop(candidate)
+@functools.cache
+def every_mask() -> int:
+    """All capabilities of this kernel as bits, those without a name here included (capabilities(7), cap_last_cap)."""
+    return (2 << int(read_limited("/proc/sys/kernel/cap_last_cap", 16))) - 1
+
+
+def drop_bounding(dropped: int) -> None:
+    """Take capabilities out of the bounding set; needs CAP_SETPCAP."""
+    for candidate in range(dropped.bit_length()):
+        if dropped >> candidate & 1:
+            _prctl(_PR_CAPBSET_DROP, candidate, 0, 0, 0)
 
 
 def set_process_capabilities(sets: CapabilitySets) -> None:

@@ -7,6 +7,7 @@ Everything returns a detached mount as an fd; nothing is visible to anyone until
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import os
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime.linux import mountapi as api
-from runtime.linux.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, MS_PRIVATE, mount
+from runtime.linux.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, MNT_DETACH, MS_PRIVATE, mount, umount2
 
 PAGE: Final = 4096
 
@@ -207,6 +208,41 @@ def overlay_at(rootfs: OverlayRootfs, target: str, attributes: int = 0) -> None:
         )
     # MS_RDONLY, MS_NOSUID, MS_NODEV and MS_NOEXEC have the values of the attributes of the same names.
     mount("overlay", target, "overlay", attributes & 0xF, data)
+
+
+@contextlib.contextmanager
+def idmapped_layers(rootfs: OverlayRootfs, userns_fd: int) -> Iterator[OverlayRootfs]:
+    """The same layers, as a user namespace shall see them, for an overlay that is mounted within the block.
+
+    The directory that they share is id-mapped once. Only what is attached can become a layer, so meanwhile it is
+    attached over the root of this mount namespace, where no path leads: paths begin beneath it. The writable layer is
+    not mapped; what is in it belongs to ids of the node.
+    """
+    shared = os.path.commonpath([os.path.dirname(path) for path in rootfs.lower])
+    fd = bind(shared)
+    try:
+        idmap(fd, userns_fd, shared)
+        api.move_mount_at(fd, "/")
+        here = f"/proc/self/fd/{fd}"
+        try:
+            lower = tuple(f"{here}/{os.path.relpath(path, shared)}" for path in rootfs.lower)
+            yield dataclasses.replace(rootfs, lower=lower)
+        finally:
+            umount2(here, MNT_DETACH)  # the overlay holds its own, private copies
+    finally:
+        os.close(fd)
+
+
+def idmap(mount_fd: int, userns_fd: int, path: str) -> None:
+    """Show the files of a detached mount of `path` to a user namespace as its own ids' (mount_setattr(2)).
+
+    Raises OSError, which is EINVAL for a filesystem that cannot do it.
+    """
+    try:
+        api.mount_setattr(mount_fd, set_=api.MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
+    except OSError as error:
+        error.add_note(f"this kernel cannot id-map the filesystem of {path} (tmpfs since Linux 6.3, NFS not at all)")
+        raise
 
 
 def _escape(path: str) -> str:

@@ -44,11 +44,13 @@ class Birth:
         self._master: Fd | None = None
         self.pid = 0
 
-    def begin(self, body: Callable[[Status], None], flags: int, cgroup: int) -> None:
-        """clone3 with CLONE_NEW* `flags` into the cgroup behind the fd; `body` runs in the child. Raises OSError."""
+    def begin(
+        self, body: Callable[[Status], None], flags: int, cgroup: int, clone: Callable[..., tuple[int, int]] = clone3
+    ) -> None:
+        """`clone` with CLONE_NEW* `flags` into the cgroup behind the fd; `body` runs in the child. Raises OSError."""
         ours, theirs = Channel.pair()
         try:
-            pid, pidfd = clone3(flags, cgroup=cgroup)
+            pid, pidfd = clone(flags, cgroup=cgroup)
             if not pid:
                 run_child(body, Status(theirs))
         except BaseException:

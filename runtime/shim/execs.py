@@ -15,6 +15,7 @@ from runtime.container import Container
 from runtime.errors import NotFound
 from runtime.exec import ExecPlan, run_exec
 from runtime.linux.fds import Fd
+from runtime.shim import userns
 from runtime.shim.birth import Birth, Finished, exit_code
 from runtime.shim.home import Home
 
@@ -56,7 +57,9 @@ class ExecProcess:
         try:
             with Fd(os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as cgroup:
                 body = functools.partial(run_exec, plan)
-                if late:
+                if self._home.spec.userns is not None:
+                    userns.bear_exec(self._home, birth, plan, cgroup.fileno(), container.pidfd)
+                elif late:
                     birth.begin(body, 0, cgroup.fileno())
                 else:
                     self._home.bear(birth, body, 0, cgroup.fileno(), container.pidfd)

@@ -41,4 +41,8 @@ class Home:
         try:
             birth.begin(body, flags, cgroup)
         finally:
-            syscalls.setns(self._own_pidns, syscalls.CLONE_NEWPID)
+            self.return_home()
+
+    def return_home(self) -> None:
+        """Let children be born in the node's PID namespace again."""
+        syscalls.setns(self._own_pidns, syscalls.CLONE_NEWPID)

@@ -25,7 +25,7 @@ from runtime.linux.channel import Channel
 from runtime.linux.fds import Fd
 from runtime.linux.messages import encode
 from runtime.linux.procs import Process
-from runtime.shim import sandbox
+from runtime.shim import sandbox, userns
 from runtime.shim.birth import Birth
 from runtime.shim.builder import FIRST_REQUEST, run_builder
 from runtime.shim.home import Home
@@ -103,9 +103,12 @@ class Shim:
         cgroup = Cgroup(sandbox.init_cgroup(self.home.spec), self.home.layout)
         cgroup.create()
         birth = Birth(self.loop, "the pod's init", lambda error, _: self._init_born(error, payload, fds))
-        body = functools.partial(podinit.run_pod_init, self.home.spec.state_dir, cgroup)
         with Fd(cgroup.clone_fd()) as cgroup_fd:
-            birth.begin(body, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID, cgroup_fd.fileno())
+            if self.home.spec.userns is None:
+                body = functools.partial(podinit.run_pod_init, self.home.spec.state_dir, cgroup, podinit.NOBODY)
+                birth.begin(body, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID, cgroup_fd.fileno())
+            else:
+                userns.bear_pod_init(self.home, birth, cgroup, cgroup_fd.fileno(), self.home.spec.userns)
         self.expect(birth.pid, lambda status: birth.settle())
         self.home.init = birth.pidfd
 

@@ -13,7 +13,7 @@ import socket
 
 from runtime import podcgroup, recovery, state
 from runtime.errors import InvalidSpec
-from runtime.linux import mountapi, mounts, namespaces, syscalls
+from runtime.linux import mountapi, mounts, namespaces, syscalls, userns
 from runtime.linux.cgroups import detect
 from runtime.linux.failpoints import failpoint
 from runtime.linux.procs import Process
@@ -77,7 +77,6 @@ class Sandbox:
             failpoint("shim.create.after_namespaces")
             if self.spec.ipc == "pod":
                 self._mount_shm(f"{directory}/{state.SHM}")
-            namespaces.set_sysctls(self.spec.sysctls.items())
             undo.pop_all()
 
     def _validate(self) -> None:
@@ -94,21 +93,41 @@ class Sandbox:
             raise InvalidSpec(f"hostname {self.spec.hostname!r} has more than {HOSTNAME_MAX} bytes")
 
     def _leave_node(self) -> None:
-        """Leave for new namespaces and pin them."""
+        """Leave for new namespaces, pin them, and set what is set in them."""
         kinds = own_kinds(self.spec)
-        if not kinds:
-            return
-        syscalls.unshare(own_flags(self.spec))
-        for kind in kinds:
-            namespaces.pin(kind, f"{self.spec.state_dir}/{state.NAMESPACES}/{kind}")
+        if self.spec.userns is not None:
+            self._enter_owned(kinds, self.spec.userns)
+        elif kinds:
+            syscalls.unshare(own_flags(self.spec))
+            self._pin(kinds)
+            self._set_sysctls()
         if "net" in kinds:
             namespaces.loopback_up()
             if self.spec.hostname:
                 socket.sethostname(self.spec.hostname)
 
+    def _enter_owned(self, kinds: list[str], maps: userns.Maps) -> None:
+        """Enter namespaces that belong to a new user namespace, but not that one: what follows takes the node's power.
+
+        Their sysctls are only their owner's to write (ipc_namespaces(7)), so its root does that.
+        """
+        with userns.holder(maps, own_flags(self.spec), self._set_sysctls) as (pid, pidfd):
+            self._pin([state.USER, *kinds], pid)
+            if kinds:
+                syscalls.setns(pidfd, own_flags(self.spec))
+
+    def _pin(self, kinds: list[str], pid: int | str = "self") -> None:
+        for kind in kinds:
+            namespaces.pin(kind, f"{self.spec.state_dir}/{state.NAMESPACES}/{kind}", pid=pid)
+
+    def _set_sysctls(self) -> None:
+        namespaces.set_sysctls(self.spec.sysctls.items())
+
     def _mount_shm(self, path: str) -> None:
         os.mkdir(path, 0o700)
         options = [("size", str(self.spec.shm_size)), ("mode", "1777")]
+        if self.spec.userns is not None:
+            options += [(kind, str(userns.host_id(lines, 0))) for kind, lines in self.spec.userns.items()]
         mount_fd = mounts.filesystem("tmpfs", "shm", options, NOT_FOR_PROGRAMS)
         try:
             mountapi.move_mount_at(mount_fd, path)

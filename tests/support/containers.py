@@ -78,6 +78,7 @@ class Node:
         self.exits: dict[str, Exited] = {}
         self.runtime = Runtime(state, on_event=self.on_event)
         self.pods: list[Pod] = []
+        self.userns: dict[str, dict[str, list[list[int]]]] = {}
         self.root = busybox_root(directory / "root")
         self._number = 0
 
@@ -91,8 +92,11 @@ class Node:
 
     async def pod(self, **fields: Any) -> Pod:
         """A running sandbox."""
-        pod = await self.runtime.create_sandbox(self.sandbox(**fields))
+        spec = self.sandbox(**fields)
+        pod = await self.runtime.create_sandbox(spec)
         self.pods.append(pod)
+        if spec.userns is not None:
+            self.userns[pod.id] = spec.userns
         return pod
 
     def container(self, pod: Pod, *args: str, **fields: Any) -> ContainerSpec:
@@ -102,7 +106,16 @@ class Node:
         work = self.directory / id
         for name in ("upper", "work"):
             (work / name).mkdir(parents=True)
-        linux = {"maskedPaths": MASKED, "readonlyPaths": READONLY, "cgroupsPath": f"{self.parent}/{pod.id}/{id}"}
+        linux: dict[str, Any] = {
+            "maskedPaths": MASKED,
+            "readonlyPaths": READONLY,
+            "cgroupsPath": f"{self.parent}/{pod.id}/{id}",
+        }
+        if userns := self.userns.get(pod.id):
+            for kind, lines in userns.items():
+                linux[f"{kind}Mappings"] = [
+                    {"containerID": first, "hostID": outside, "size": length} for first, outside, length in lines
+                ]
         oci = {
             "ociVersion": "1.3.0",
             "process": process(*args, **fields.pop("process", {})),
