@@ -56,8 +56,6 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
     record = {"container": spec.id, "cgroup": path, "process": spec.oci["process"], "seccomp": spec.seccomp_filter}
     if ids:
         record["ids"] = ids
-    if spec.external:
-        record["external"] = True
     if not state.new_container(state_dir, spec.id, record):
         raise InvalidSpec(f"container {spec.id} has been started before")
     request = {
@@ -70,11 +68,9 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
         "pid_target": spec.pid_target,
         "traces": bool((process.bounding | process.permitted) >> CAP_SYS_PTRACE & 1),
     }
-    document = {"process": process, "tree": rootfs.tree_of(spec), "criu": criu}
+    document = {"process": process, "tree": rootfs.tree_of(spec)}
     prepared = Prepared(request, json.dumps(document).encode(), record, state_dir)
     try:
-        if spec.external:
-            prepared.blob = json.dumps(make_bundle(state_dir, spec, path)).encode()
         if ids and isinstance(spec.rootfs, OverlayRootfs):
             _give_root_directory(spec.rootfs.upper, ids)
         failpoint("start.before_cgroup")
@@ -93,12 +89,6 @@ def _give_root_directory(upper: str, ids: Maps) -> None:
     os.chown(upper, host_id(ids["uid"], found.st_uid), host_id(ids["gid"], found.st_gid), follow_symlinks=False)
 
 
-def _resolved(log_path: str) -> str:
-    """The log's path with its directory resolved, once: the shim follows no link when it opens it, now or later."""
-    directory, name = os.path.split(log_path)
-    return f"{os.path.realpath(directory)}/{name}" if log_path else ""
-
-
 def prepare_exec(record: Mapping[str, Any], spec: ExecSpec) -> bytes:
     """The plan for one more process: that of the container's `record`, with what the spec says instead.
 
@@ -115,8 +105,6 @@ def prepare_exec(record: Mapping[str, Any], spec: ExecSpec) -> bytes:
         "noNewPrivileges": spec.no_new_privileges,
     }
     document = record["process"] | {key: value for key, value in given.items() if value is not None}
-    if record.get("external"):
-        return json.dumps({**document, "terminal": spec.tty}).encode()
     seccomp = record["seccomp"] if spec.seccomp_filter is None else spec.seccomp_filter
     planned = plan_process(document, record["container"], seccomp, terminal=spec.tty, ids=record.get("ids"))
     return json.dumps(planned).encode()
