@@ -11,8 +11,8 @@ through those, and what only v2 can do (kill, freeze, CLONE_INTO_CGROUP, pressur
     oom.py       out-of-memory kills, seen
     stats.py     usage, typed; read by stats_v1.py (cgroupspy) and stats_v2.py, chosen by usage.py and counters.py
 
-Shims import this package and fork afterwards: it is stdlib only, but for stats_v1.py, which daemons import on the
-first stats call.
+Shims import this package and fork afterwards: it is stdlib only, but for stats_v1.py. All that reads usage is imported
+by daemons, with the first call for it.
 """
 
 from runtime.linux.cgroups.cgroup import Cgroup

@@ -21,7 +21,7 @@ import select
 import signal
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.linux.cgroups import bpf, devices, files, tree
 from runtime.linux.cgroups.errors import CgroupError, InvalidResources, MissingController
@@ -30,8 +30,9 @@ from runtime.linux.cgroups.layout import Layout, detect
 from runtime.linux.cgroups.oom import oom_kills
 from runtime.linux.cgroups.resources import plan
 from runtime.linux.cgroups.setting import Setting
-from runtime.linux.cgroups.stats import Counters, PidsStats, Stats
-from runtime.linux.cgroups.usage import read_pids, read_stats, read_task_count
+
+if TYPE_CHECKING:
+    from runtime.linux.cgroups.stats import Counters, PidsStats, Stats
 
 FREEZE_SECONDS = 5.0
 KILL_ROUNDS = 100
@@ -193,21 +194,29 @@ class Cgroup:
         """How many processes the kernel's OOM killer has taken from it; 0 when it is gone."""
         return oom_kills(self)
 
+    # What only daemons ask for is imported when they do: shims import this file, and a shim is memory per pod.
+
     def stats(self) -> Stats:
         """Its usage now; raises FileNotFoundError when it is gone."""
+        from runtime.linux.cgroups.usage import read_stats
+
         return read_stats(self)
 
     def task_count(self) -> int | None:
         """How many tasks there are; None without the controller, FileNotFoundError when it is gone."""
+        from runtime.linux.cgroups.usage import read_task_count
+
         return read_task_count(self)
 
     def pids(self) -> PidsStats | None:
         """How many tasks there are and may be; None without the controller, FileNotFoundError when it is gone."""
+        from runtime.linux.cgroups.usage import read_pids
+
         return read_pids(self)
 
     def counters(self) -> Counters:
         """What the metrics show beyond stats(); raises FileNotFoundError when it is gone."""
-        from runtime.linux.cgroups.counters import read_counters  # shims, which import this file, never ask
+        from runtime.linux.cgroups.counters import read_counters
 
         return read_counters(self)
 
