@@ -15,11 +15,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import prctl
 
 import runtime
-from runtime.errors import ContainerError, explain
+from runtime.errors import ContainerError, explain, from_doc
 from runtime.linux import mountapi
 from runtime.linux.channel import Channel
 from runtime.linux.failpoints import VARIABLE
@@ -28,6 +29,7 @@ from runtime.spec import SandboxSpec
 
 READY_SECONDS = 20.0
 END_SECONDS = 5.0
+TRIAL_SECONDS = 20.0
 RESPAWN_TRIES = 3
 RESPAWN_SECONDS = 0.02
 # Arguments of the interpreter: isolated, no site, no user's startup files; then where our two packages are.
@@ -101,13 +103,30 @@ class ZygoteLauncher:
 
         Raises ContainerError when no zygote can be had.
         """
+        await self._ask({"op": "shim", "spec": spec.to_json()}, connection)
+
+    async def try_user_namespace(self, directory: str) -> str:
+        """Why layers below `directory` cannot be shown to a user namespace, "" if they can (runtime.trial).
+
+        Raises ContainerError, OSError, TimeoutError when that cannot be found out.
+        """
+        ours, theirs = Channel.pair()
+        with contextlib.closing(ours):
+            with contextlib.closing(theirs):
+                await self._ask({"op": "try", "directory": directory}, theirs)
+            answer = await asyncio.to_thread(ours.recv_within, TRIAL_SECONDS)
+        if answer is None:
+            raise ContainerError("the trial of a user namespace was killed")
+        return str(answer.doc["problem"]) if "problem" in answer.doc else explain(from_doc(answer.doc["error"]))
+
+    async def _ask(self, request: dict[str, Any], connection: Channel) -> None:
         for _ in range(RESPAWN_TRIES):
             if self._closed:
                 raise ContainerError("the runtime is closed")
             await self.start()
             try:
                 if self._channel is not None:
-                    return self._channel.send({"op": "shim", "spec": spec.to_json()}, [connection.fileno()])
+                    return self._channel.send(request, [connection.fileno()])
             except BlockingIOError:
                 self.restart()  # it takes no requests any more
             except OSError:
@@ -170,3 +189,8 @@ def _await_ready(channel: Channel, process: subprocess.Popen[bytes]) -> None:
         raise
     if message is None:
         raise ContainerError(f"the zygote exited with status {process.wait(END_SECONDS)} before it was ready")
+    if not message.doc["ready"]:
+        raise ContainerError(
+            "the root directory is a chroot: what is executed in a container would find itself outside of it; "
+            "make it the root of a mount namespace by pivot_root(8), as systemd's RootDirectory= does"
+        )

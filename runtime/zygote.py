@@ -22,10 +22,12 @@ from runtime.linux.caps import bounding_mask, every_mask
 from runtime.linux.cgroups import detect
 from runtime.linux.channel import Channel
 from runtime.linux.mounts import appends_layers
+from runtime.linux.namespaces import in_chroot
 from runtime.linux.syscalls import close_range, signalfd
 from runtime.rehearsal import rehearse
 from runtime.shim import main as shim
 from runtime.signals import start_from_defaults
+from runtime.trial import run_trial
 
 CHANNEL_FD = 3
 
@@ -39,6 +41,8 @@ def main(channel_fd: int) -> None:
     prctl.set_name("zygote")
     prctl.set_proctitle("zygote")
     prctl.set_dumpable(0)  # inherited until execve: no container looks into our copies through /proc
+    if in_chroot():
+        return channel.send({"ready": False})
     detect()
     with contextlib.suppress(OSError):  # a kernel without overlayfs says so where a root filesystem is mounted
         appends_layers()
@@ -65,7 +69,7 @@ def _serve(channel: Channel, signals: int) -> None:
             message = channel.recv()
             if message is None:
                 return
-            _fork_shim(channel, message.doc, message.fds, signals)
+            _fork(channel, message.doc, message.fds, signals)
 
 
 def _reap(signals: int) -> None:
@@ -83,14 +87,16 @@ def _take_channel(fd: int) -> Channel:
     return channel
 
 
-def _fork_shim(zygote: Channel, doc: dict[str, Any], fds: list[int], signals: int) -> None:
-    """One request: a shim for `spec` that answers on the fd sent with it."""
+def _fork(zygote: Channel, doc: dict[str, Any], fds: list[int], signals: int) -> None:
+    """One request: a shim for `spec`, or a trial of user namespaces, that answers on the fd sent with it."""
     connection = Channel.adopt(fds[0])
     try:
         pid = os.fork()
         if not pid:
             zygote.close()
             gc.enable()  # what was frozen is never visited again
+            if doc["op"] == "try":
+                run_trial(doc["directory"], connection)
             shim.run(doc["spec"], connection, signals)
     except OSError as error:
         with contextlib.suppress(OSError):

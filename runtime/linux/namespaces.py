@@ -57,6 +57,20 @@ def unpin(target: str) -> None:
         os.unlink(target)
 
 
+def in_chroot() -> bool:
+    """Whether this process has another root than its mount namespace; if so, it has that namespace's root afterwards.
+
+    Entering a mount namespace, be it one's own, takes a process out of any chroot (setns(2)).
+    """
+    before = os.stat("/")
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(own, syscalls.CLONE_NEWNS)
+    finally:
+        os.close(own)
+    return not os.path.samestat(before, os.stat("/"))
+
+
 @contextlib.contextmanager
 def children_in_pid_namespace(pidns: int, own: int) -> Iterator[None]:
     """Within the block, children of this process are born in the PID namespace behind the fd `pidns`.
