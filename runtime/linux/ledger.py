@@ -88,8 +88,8 @@ class Ledger:
     def entries(self, kind: str | None = None, holder: str | None = None) -> list[Effect]:
         """What stands in the ledger, oldest first, optionally of one kind or one holder."""
         rows = self._database.read(
-            f"SELECT {COLUMNS} FROM ledger WHERE owner = ?1 AND (?2 IS NULL OR kind = ?2)"
-            " AND (?3 IS NULL OR holder = ?3) ORDER BY created, kind, key",
+            f"SELECT {COLUMNS} FROM ledger WHERE owner = ? AND kind = ifnull(?, kind)"
+            " AND holder = ifnull(?, holder) ORDER BY created, kind, key",
             (self.owner, kind, holder),
         )
         return [_effect(row) for row in rows]

@@ -83,7 +83,7 @@ async def test_kill_takes_all_that_it_has_started_and_nothing_else(node: Node, p
     script = "setsid setsid sleep 1001 & setsid sleep 1002 & sleep 1003"
     running = await pod.exec(spec.id, ExecSpec(id="e", args=["sh", "-c", script]))
     cgroup = Cgroup(spec.oci["linux"]["cgroupsPath"])
-    await until(lambda: sum("sleep" in Path(f"/proc/{pid}/comm").read_text() for pid in cgroup.procs()) >= 4)
+    await until(lambda: len({os.getsid(pid) for pid in cgroup.procs()}) >= 4)  # init, the shell and both setsid
     await running.kill()
     assert await running.wait() == 137
     assert cgroup.wait_empty(0) is False
