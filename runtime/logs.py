@@ -10,12 +10,16 @@ all to the file.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from typing import Final
 
+from runtime.linux.syscalls import AT_FDCWD, RESOLVE_NO_SYMLINKS, openat2
+
 LINE_MAX: Final = 16 * 1024
-_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
 
 
 class LogFile:
@@ -29,13 +33,13 @@ class LogFile:
         self._torn = False
         self.lost = 0
         self.why = ""
-        self._fd = os.open(path, _FLAGS, 0o640) if path else -1
+        self._fd = _open(path) if path else -1
 
     def reopen(self) -> None:
         """Go on in a new file at the same path, after a rotation; on OSError the old one stays in use."""
         if not self._path:
             return
-        fresh = os.open(self._path, _FLAGS, 0o640)
+        fresh = _open(self._path)
         self.close()
         self._fd, self._torn = fresh, False
 
@@ -63,6 +67,18 @@ class LogFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _open(path: str) -> int:
+    """A pod that has the log directories as a volume can put links and FIFOs there: neither is followed or waited for.
+
+    The path was resolved when the container was started. Raises OSError: ELOOP, ENXIO, EINVAL for what is no file.
+    """
+    fd = openat2(AT_FDCWD, path, _FLAGS, 0o640, RESOLVE_NO_SYMLINKS)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "the log is no regular file", path)
+    return fd
 
 
 class LogStream:

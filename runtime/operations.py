@@ -61,13 +61,16 @@ class OpenSource:
 
     path: str
     recursive: bool
+    resolved: bool = False
 
     def describe(self) -> str:
-        return f"open mount source {self.path}"
+        changed = ", which had no link in it when the container was created" if self.resolved else ""
+        return f"open mount source {self.path}{changed}"
 
     def execute(self, tree: Tree) -> None:
         opened = tree.sources.setdefault((self.path, self.recursive), [])
-        opened.append(mounts.bind(self.path, recursive=self.recursive))
+        take = mounts.bind_resolved if self.resolved else mounts.bind
+        opened.append(take(self.path, recursive=self.recursive))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,7 @@ class Bind:
     target: str
     options: MountOptions
     idmapped: bool = False
+    resolved: bool = False
 
     def describe(self) -> str:
         return f"bind {self.path} on {self.target}"

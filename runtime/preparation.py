@@ -61,7 +61,7 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
     request = {
         "container": spec.id,
         "cgroup": path,
-        "log": spec.log_path,
+        "log": _resolved(spec.log_path),
         "tty": spec.tty,
         "stdin": spec.stdin,
         "stdin_once": spec.stdin_once,
@@ -87,6 +87,12 @@ def _give_root_directory(upper: str, ids: Maps) -> None:
     """The writable layer itself shows as the container's /, and is not id-mapped; its owner is of the image's ids."""
     found = os.stat(upper, follow_symlinks=False)
     os.chown(upper, host_id(ids["uid"], found.st_uid), host_id(ids["gid"], found.st_gid), follow_symlinks=False)
+
+
+def _resolved(log_path: str) -> str:
+    """The log's path with its directory resolved, once: the shim follows no link when it opens it, now or later."""
+    directory, name = os.path.split(log_path)
+    return f"{os.path.realpath(directory)}/{name}" if log_path else ""
 
 
 def prepare_exec(record: Mapping[str, Any], spec: ExecSpec) -> bytes:

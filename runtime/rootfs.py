@@ -39,6 +39,8 @@ class _Parsed:
     target: str
     options: MountOptions
     idmapped: bool
+    resolved: bool
+    """Ours, OCI has no word for it: the source is a path without links, and a link in it by now is an attack."""
 
 
 def tree_of(spec: ContainerSpec) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Operation]:
     for entry in entries:
         mounts += _mount(entry, cgroup)
     steps: list[Operation] = [
-        OpenSource(bind.path, bind.options.recursive) for bind in mounts if isinstance(bind, Bind)
+        OpenSource(bind.path, bind.options.recursive, bind.resolved) for bind in mounts if isinstance(bind, Bind)
     ]
     rootfs = tree["rootfs"]
     steps += [Isolate(), MountRoot(rootfs if isinstance(rootfs, str) else OverlayRootfs.from_json(rootfs))]
@@ -103,7 +105,7 @@ def _parse(doc: Mapping[str, Any], ids: Mapping[str, Any] | None) -> _Parsed:
         raise InvalidSpec(f"mount source {source!r} for {target} is not absolute")
     if kind not in TYPES:
         raise InvalidSpec(f"mount type {kind!r} for {target} is none of {', '.join(sorted(TYPES))}")
-    return _Parsed(kind, source, target, options, bool(doc.get("uidMappings")))
+    return _Parsed(kind, source, target, options, bool(doc.get("uidMappings")), bool(doc.get("resolved")))
 
 
 def _of_the_node(key: str, value: str | None, ids: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -113,7 +115,7 @@ def _of_the_node(key: str, value: str | None, ids: Mapping[str, Any]) -> tuple[s
 
 def _mount(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
     if entry.kind == "bind":
-        return [Bind(entry.source, entry.target, entry.options, entry.idmapped)]
+        return [Bind(entry.source, entry.target, entry.options, entry.idmapped, entry.resolved)]
     if entry.kind == "cgroup":
         return _cgroups(entry, cgroup)
     if entry.kind == "overlay":

@@ -1,7 +1,8 @@
 """Mounts of a container in the OCI spec's words: what every container has, and what the request asks for.
 
 Sources are resolved here, when the container is created: a link is followed, a missing source is refused by name. The
-mounting itself is done later by the shim, on fds, inside the container's own mount namespace.
+mounting itself is done later by the shim, on fds, inside the container's own mount namespace; a link that has come into
+a resolved source by then is refused (CVE-2021-25741).
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def host_volume(mount: api.Mount) -> OciMount:
     except FileNotFoundError:
         raise NotFound(f"mount {destination}: host path {mount.host_path!r} does not exist; create it first") from None
     options = ["rbind", _propagation(mount), _access(mount, destination), *_extra_options(mount, destination)]
-    return _mount(destination, "bind", source, options)
+    return _mount(destination, "bind", source, options) | {"resolved": True}
 
 
 def image_volume(mount: api.Mount, layers: Sequence[str]) -> OciMount:

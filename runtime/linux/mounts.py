@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime.linux import mountapi as api
-from runtime.linux.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, MNT_DETACH, MS_PRIVATE, mount, umount2
+from runtime.linux.syscalls import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_RECURSIVE,
+    MNT_DETACH,
+    MS_PRIVATE,
+    RESOLVE_NO_SYMLINKS,
+    mount,
+    openat2,
+    umount2,
+)
 
 PAGE: Final = 4096
 
@@ -253,6 +263,18 @@ def _escape(path: str) -> str:
 def bind(source: str, *, recursive: bool = False) -> int:
     """A detached copy of the mount at a path of the host, below that path only; links in it are followed."""
     return api.open_tree(AT_FDCWD, source, api.OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0))
+
+
+def bind_resolved(source: str, *, recursive: bool = False) -> int:
+    """The same for a path that was resolved before: a link in it by now is an error (ELOOP), not followed."""
+    try:
+        fd = openat2(AT_FDCWD, f"{source}/.", os.O_PATH, resolve=RESOLVE_NO_SYMLINKS)  # the dot wakes an automount
+    except NotADirectoryError:
+        fd = openat2(AT_FDCWD, source, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS)
+    try:
+        return bind_fd(fd, recursive=recursive)
+    finally:
+        os.close(fd)
 
 
 def bind_fd(fd: int, *, recursive: bool = False) -> int:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from runtime.linux.cgroups import Cgroup
 from tests.support.crid import Crid
 
 TEXT = "untouched"
@@ -73,7 +74,8 @@ def leftovers(crid: Crid) -> list[str]:
     """What is left of pods when there are none any more: mounts, cgroups, processes, state."""
     found = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{crid.base}/state" in line]
     found += [str(path) for path in (crid.state / "sandboxes").iterdir()]
-    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{crid.bridge}/*/") if "pod" in path.name]
+    for directory in Cgroup(f"/{crid.bridge}").directories:
+        found += [str(path) for path in Path(directory).glob("pod*/")]
     return found + [f"shim {pid}" for pid in filter(str.isdigit, os.listdir("/proc")) if _is_shim_of(pid, crid)]
 
 

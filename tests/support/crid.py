@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -172,6 +173,11 @@ class Crid:
     async def status(self, container_id: str) -> api.ContainerStatus:
         return (await self.cri.ContainerStatus(container_id=container_id)).status
 
+    async def pid_of(self, container_id: str) -> int:
+        """The host's pid of a container's first process."""
+        info = (await self.cri.ContainerStatus(container_id=container_id, verbose=True)).info
+        return int(json.loads(info["info"])["pid"])
+
     async def ended(self, container_id: str, seconds: float = 20.0) -> api.ContainerStatus:
         """Wait until a container has exited: its status."""
         deadline = time.monotonic() + seconds
@@ -187,6 +193,14 @@ class Crid:
         request = api.ExecSyncRequest(container_id=container_id, cmd=command, timeout=timeout)
         answer = await self.cri.ExecSync(request)
         return answer.exit_code, answer.stdout.decode(), answer.stderr.decode()
+
+    async def exec_fails(self, container_id: str, *command: str) -> str:
+        """ExecSync that cannot even begin: the error's words."""
+        try:
+            answer = await self.exec(container_id, *command)
+        except CriError as error:
+            return str(error)
+        raise AssertionError(f"{command} ran: {answer}")
 
     def log_of(self, config: api.PodSandboxConfig, name: str = "main") -> str:
         """The messages of a container's log, without times and tags."""
