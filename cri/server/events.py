@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from cri.proto import api_pb2 as api
 from cri.server.errors import Exhausted
 from cri.server.pods import Sandbox
-from cri.server.statuses import container_status, sandbox_status
+from cri.server.statuses import container_statuses, sandbox_status
 
 QUEUE_LIMIT = 4096
 
@@ -57,7 +57,7 @@ class Events:
             container_event_type=kind,
             created_at=time.time_ns(),
             pod_sandbox_status=sandbox_status(sandbox),
-            containers_statuses=[container_status(container) for container in sandbox.containers.values()],
+            containers_statuses=container_statuses(sandbox),
         )
         for listener in self._listeners:
             listener.put(event)

@@ -108,7 +108,7 @@ def _fill(message: api.ContainerMetrics, container: Container, layer: int, files
     if (read := if_there(cgroup, _read)) is None:
         return
     config = container.config
-    labels = _labels(container.sandbox, cgroup.path, container.id, config.image.image, config.metadata.name)
+    labels = _labels(container.sandbox, cgroup.path, container.id, container.image_name, config.metadata.name)
     for samples in (
         _usage_samples(read.stats),
         _counter_samples(read.counters),

@@ -8,7 +8,7 @@ import time
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
 from cri.server.pods import Sandbox
-from cri.server.statuses import container_status, sandbox_status
+from cri.server.statuses import container_statuses, sandbox_status
 
 
 async def pod_sandbox_status(daemon: Daemon, request: api.PodSandboxStatusRequest) -> api.PodSandboxStatusResponse:
@@ -16,7 +16,7 @@ async def pod_sandbox_status(daemon: Daemon, request: api.PodSandboxStatusReques
     sandbox = daemon.store.sandboxes.get(request.pod_sandbox_id)
     return api.PodSandboxStatusResponse(
         status=sandbox_status(sandbox),
-        containers_statuses=[container_status(container) for container in sandbox.containers.values()],
+        containers_statuses=container_statuses(sandbox),
         timestamp=time.time_ns(),
         info={"info": json.dumps(_info(daemon, sandbox))} if request.verbose else {},
     )

@@ -70,6 +70,15 @@ def container_status(container: Container) -> api.ContainerStatus:
     return status
 
 
+def container_statuses(sandbox: Sandbox) -> list[api.ContainerStatus]:
+    """Of all containers of a pod, the newest first.
+
+    The order is not in the interface, but with EventedPLEG the kubelet takes the first one of a name for the present
+    one (kuberuntime_manager.go, GetPodStatus): the oldest first, it would start what runs again.
+    """
+    return [container_status(container) for container in reversed(list(sandbox.containers.values()))]
+
+
 def listed_container(container: Container) -> api.Container:
     """The shorter form of ListContainers: one message per container, brought up to date when it is asked for."""
     container.listed.state = container.state

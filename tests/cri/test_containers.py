@@ -94,3 +94,13 @@ async def test_a_name_is_taken_until_it_is_removed(crid: Crid, busybox: str) -> 
     assert caught.value.code == "ALREADY_EXISTS"
     await crid.cri.RemoveContainer(container_id=id)
     await crid.create(pod, busybox, ["true"])
+
+
+async def test_a_pods_statuses_begin_with_its_newest_container(crid: Crid, busybox: str) -> None:
+    """With EventedPLEG the kubelet takes the first one of a name for the one that there is now."""
+    pod = await crid.run_pod()
+    first = await crid.run(pod, busybox, ["true"], metadata={"name": "main", "attempt": 0})
+    await crid.ended(first)
+    second = await crid.run(pod, busybox, ["sleep", "1000"], metadata={"name": "main", "attempt": 1})
+    statuses = (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0])).containers_statuses
+    assert [status.id for status in statuses] == [second, first]
