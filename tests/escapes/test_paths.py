@@ -12,7 +12,7 @@ from cri.client import CriError
 from cri.proto import api_pb2 as api
 from images.build import directory, regular, symlink
 from tests.escapes.conftest import Forge
-from tests.support.attacker import capabilities, security
+from tests.support.attacker import capabilities, said, security
 from tests.support.crid import Crid
 
 STARTS = 15
@@ -101,6 +101,7 @@ async def test_masks_stay_when_the_null_device_is_swapped_inside(crid: Crid, hos
     pod = await crid.run_pod()
     script = "rm /dev/null; ln -s /proc/sys/kernel/core_pattern /dev/null; echo ready; sleep 100"
     first = await crid.run(pod, hostile, ["sh", "-c", script])
+    await said(crid, pod, "ready")
     refused = await crid.exec_fails(first, "true")
     assert "dev/null" in refused
     second = await crid.run(pod, hostile, ["sleep", "100"], name="second")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from cri.proto import api_pb2 as api
-from tests.support.attacker import capabilities, namespaces, security
+from tests.support.attacker import capabilities, namespaces, said, security
 from tests.support.crid import Crid, Sandbox
 
 EXECS = 10
@@ -16,9 +14,7 @@ EXECS = 10
 async def watcher(crid: Crid, pod: Sandbox, image: str, path: object) -> str:
     """A container that takes hold of every process that it sees."""
     id = await crid.run(pod, image, ["attacker", "seize", str(path)], linux=capabilities("SYS_PTRACE"))
-    async with asyncio.timeout(10):
-        while "ready" not in crid.log_of(pod[1]):  # noqa: ASYNC110 - it is told by a file
-            await asyncio.sleep(0.01)
+    await said(crid, pod, "ready")
     return id
 
 

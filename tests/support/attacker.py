@@ -5,6 +5,7 @@ The program refuses to work anywhere but in an image made here: run on the host 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import shutil
 import subprocess
@@ -17,11 +18,13 @@ import pytest
 
 from cri.proto import api_pb2 as api
 from images.build import LayerFile, regular
+from tests.support.crid import Crid, Sandbox
 from tests.support.images import busybox_rootfs
 
 SOURCE = Path(__file__).with_name("attacker.c")
 MARK = "this-is-a-test-image"  # attacker.c looks for it
 COMPILE_SECONDS = 60
+SPEAK_SECONDS = 10
 
 DEFAULT_SECCOMP = api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
 
@@ -57,3 +60,11 @@ def namespaces(**modes: api.NamespaceMode) -> api.LinuxPodSandboxConfig:
     """`linux` of a sandbox with these namespace modes."""
     options = api.NamespaceOption(**modes)
     return api.LinuxPodSandboxConfig(security_context=api.LinuxSandboxSecurityContext(namespace_options=options))
+
+
+async def said(crid: Crid, pod: Sandbox, text: str, name: str = "main") -> str:
+    """Wait until a container's log holds a text: the log."""
+    async with asyncio.timeout(SPEAK_SECONDS):
+        while text not in (log := crid.log_of(pod[1], name)):  # noqa: ASYNC110 - a file tells it
+            await asyncio.sleep(0.01)
+    return log
