@@ -74,6 +74,7 @@ class Cni:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._removal: asyncio.TimerHandle | None = None
         self._loaded = False
+        self._loading = asyncio.Lock()
 
     def set_default(self, conflist: Mapping[str, Any]) -> None:
         """Another network for pods to come while the directory has none (CRI, UpdateRuntimeConfig)."""
@@ -159,7 +160,8 @@ class Cni:
         if self._removal is not None:
             self._removal.cancel()
             self._removal = None
-        await self._in_thread(None, self._worker.remove_links)
+        if self._worker.has_cut_links():
+            await self._in_thread(None, self._worker.remove_links)
         for threads in (self._threads, self._lane):
             threads.shutdown(wait=False)
         self._worker.close()
@@ -199,11 +201,17 @@ class Cni:
 
     async def _in_thread(self, network: NetworkConf | None, work: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
-        if network is not None and not self._loaded:
-            await loop.run_in_executor(self._threads, self._worker.load)
-            self._loaded = True
+        if not self._loaded:
+            await self._load(loop)
         threads = self._lane if network is not None and self._worker.is_builtin(network) else self._threads
         return await loop.run_in_executor(threads, work, *arguments)
+
+    async def _load(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Once, and by one thread: modules that import each other, as pyroute2's do, deadlock when two begin."""
+        async with self._loading:
+            if not self._loaded:
+                await loop.run_in_executor(self._threads, self._worker.load)
+                self._loaded = True
 
     async def _carry_out(self, work: Coroutine[Any, Any, T], network: NetworkConf | None = None) -> T:
         """Wait for work that goes on even if the waiting ends."""
