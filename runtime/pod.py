@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,22 +136,59 @@ class Pod:
 
         Raises StartError (image or request), CgroupError, OSError, ContainerError.
         """
+        with self._starting():
+            message = await self._start(spec)
+        return Started(message.doc["pid"], message.doc["started_at"])
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
         if self._stopping:
             raise NotFound(f"sandbox {self.id} is being stopped")
         settled = asyncio.get_running_loop().create_future()
         self._starts.add(settled)
         try:
-            message = await self._start(spec)
+            yield
         finally:
             self._starts.discard(settled)
             settled.set_result(None)
+
+    # Checkpoint and restore (runtime.criu): the shim bears criu, and the caller talks to it.
+
+    async def run_criu(self, program: str, socket: int, seconds: float) -> int:
+        """Run `criu swrk` on the fd `socket`, in the pod's namespaces and outside of its containers: its pid.
+
+        It is killed after `seconds`. Raises OSError, ContainerError when it cannot be executed.
+        """
+        message = await self._calls.call("criu", START_SECONDS, [socket], program=program, seconds=seconds)
+        return int(message.doc["pid"])
+
+    @contextlib.asynccontextmanager
+    async def restoring(self, spec: ContainerSpec, program: str, socket: int) -> AsyncIterator[int]:
+        """Run `criu swrk` on the fd `socket` where the container will be, its mounts staged: the pid of criu.
+
+        In the block container_arrived() is called; without that nothing is left of the container when the block ends.
+        Raises as start_container() does.
+        """
+        with self._starting():
+            async with self._watchers.paused():  # criu's children are seen in a shared PID namespace before they arrive
+                message = await self._start(spec, program, [socket])
+                try:
+                    yield int(message.doc["pid"])
+                except BaseException:
+                    await asyncio.shield(self.remove_container(spec.id))
+                    raise
+
+    async def container_arrived(self, container_id: str, pid: int) -> Started:
+        """Hand a restored first process over to the shim, which is its parent, before criu lets it run."""
+        message = await self._calls.call("arrived", CALL_SECONDS, container=container_id, pid=pid)
         return Started(message.doc["pid"], message.doc["started_at"])
 
-    async def _start(self, spec: ContainerSpec) -> Message:
-        prepared = await asyncio.to_thread(prepare, self.state_dir, spec)
+    async def _start(self, spec: ContainerSpec, criu: str = "", fds: Sequence[int] = ()) -> Message:
+        prepared = await asyncio.to_thread(prepare, self.state_dir, spec, criu)
+        op = "restore" if criu else "start"
         try:
             async with self._watchers.paused():
-                message = await self._calls.call("start", START_SECONDS, blob=prepared.blob, **prepared.request)
+                message = await self._calls.call(op, START_SECONDS, fds, prepared.blob, **prepared.request)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(prepared.undo, error))
             raise

@@ -42,9 +42,10 @@ class Prepared:
             error.add_note(f"and what was prepared for it could not be removed: {trouble}")
 
 
-def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
+def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
     """Record the container, create its cgroup, apply its limits. When this raises, nothing is left.
 
+    `criu` is the path of the program for a container that is to be restored instead of started.
     Raises InvalidSpec for an id that is no file name or has been used, CgroupError, OSError.
     """
     if not spec.id or not _PLAIN.issuperset(spec.id) or spec.id[0] == ".":
@@ -68,7 +69,7 @@ def prepare(state_dir: str, spec: ContainerSpec) -> Prepared:
         "pid_target": spec.pid_target,
         "traces": bool((process.bounding | process.permitted) >> CAP_SYS_PTRACE & 1),
     }
-    document = {"process": process, "tree": rootfs.tree_of(spec)}
+    document = {"process": process, "tree": rootfs.tree_of(spec), "criu": criu}
     prepared = Prepared(request, json.dumps(document).encode(), record, state_dir)
     try:
         if ids and isinstance(spec.rootfs, OverlayRootfs):

@@ -38,9 +38,12 @@ class Mount:
         return "ro" in self.options
 
 
-def mounts() -> list[Mount]:
-    """Every mount, in the kernel's order: what is stacked on something comes after it."""
-    text = os.fsdecode(read_limited(MOUNTINFO, TABLE_LIMIT))
+def mounts(table: str = MOUNTINFO) -> list[Mount]:
+    """Every mount, in the kernel's order: what is stacked on something comes after it.
+
+    `table` may be that of another process, which sees its own root as "/" and shows no mount outside of it.
+    """
+    text = os.fsdecode(read_limited(table, TABLE_LIMIT))
     # Not splitlines(): a mount point's name may hold what Unicode takes for a line's end.
     return [_parsed(line) for line in text.split("\n") if line]
 

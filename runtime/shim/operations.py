@@ -11,7 +11,9 @@ from runtime.container import Container
 from runtime.errors import InvalidSpec, NotFound
 from runtime.linux import namespaces
 from runtime.linux.fds import Fd
+from runtime.shim.dumps import Dump
 from runtime.shim.execs import ExecProcess
+from runtime.shim.restored import RestoredContainer
 from runtime.shim.service import Connection, Handler, Request
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ class Operations:
             "reopen_log": self._reopen_log,
             "exec": self._exec,
             "exec_kill": self._exec_kill,
+            "criu": self._criu,
+            "restore": self._restore,
+            "arrived": self._arrived,
         }
 
     # The pod.
@@ -105,17 +110,21 @@ class Operations:
         return self._containers[id]
 
     def _start(self, request: Request) -> None:
-        doc, id = request.doc, request.doc["container"]
-        if self._stopping:
-            raise NotFound(f"sandbox {self._shim.home.spec.id} is being stopped")
-        if id in self._containers:
-            raise InvalidSpec(f"container {id} has been started before")
+        doc, id = request.doc, self._fresh(request)
         target = self._target(id, doc.get("pid_target"))
-        self._shim.home.watched = self._shim.home.watched or bool(doc.get("traces"))
         container = Container(self._shim.home, doc, self._published)
         container.start(request.blob, functools.partial(self._started, request, container), target)
         self._containers[id] = container
         self._shim.expect(container.pid, container.ended)
+
+    def _fresh(self, request: Request) -> str:
+        id: str = request.doc["container"]
+        if self._stopping:
+            raise NotFound(f"sandbox {self._shim.home.spec.id} is being stopped")
+        if id in self._containers:
+            raise InvalidSpec(f"container {id} has been started before")
+        self._shim.home.watched = self._shim.home.watched or bool(request.doc.get("traces"))
+        return id
 
     def _target(self, id: str, target_id: str | None) -> Fd | None:
         if not target_id:
@@ -220,11 +229,59 @@ class Operations:
             process.kill()
         request.answer()
 
+    # Checkpoints: criu is borne here, and crid talks to it.
+
+    def _criu(self, request: Request) -> None:
+        dump = Dump(self._shim.home.loop, functools.partial(self._dumping, request), self._dumped)
+        self._shim.expect(dump.begin(request.doc["program"], request.fds[0], request.doc["seconds"]), dump.reaped)
+
+    def _dumping(self, request: Request, dump: Dump, error: bytes) -> None:
+        if error:
+            request.fail_with(error)
+        else:
+            request.answer(pid=dump.pid)
+
+    def _dumped(self) -> None:
+        if not self._shim.service.connected:  # criu leaves paused what it found paused
+            self._resume()
+
+    def _restore(self, request: Request) -> None:
+        id = self._fresh(request)
+        container = RestoredContainer(self._shim.home, request.doc, self._published)
+        started = functools.partial(self._restoring, request, container)
+        criu = container.restore(request.blob, request.fds[0], started, self._never_arrived)
+        self._containers[id] = container
+        self._shim.expect(criu, container.criu_ended)
+
+    def _restoring(self, request: Request, container: RestoredContainer, error: bytes) -> None:
+        if not error:
+            request.answer(pid=container.criu)
+            return
+        request.fail_with(error)
+        self._never_arrived(container)
+
+    def _never_arrived(self, container: Container) -> None:
+        self._containers.pop(container.id, None)
+        for request in self._removing.pop(container.id, ()):
+            self._shim.service.handle(request)
+        self._continue_stop()
+
+    def _arrived(self, request: Request) -> None:
+        container = self._find(request)
+        if not isinstance(container, RestoredContainer) or container.started_at:
+            raise InvalidSpec(f"container {container.id} is not being restored")
+        container.arrived(int(request.doc["pid"]))
+        self._shim.expect(container.pid, container.ended)
+        request.answer(pid=container.pid, started_at=container.started_at)
+
     def disconnected(self, connection: Connection) -> None:
         """A connection is gone: so are the callers of its execs."""
         for process, owner in self._execs.values():
             if owner is connection:
                 process.kill()
-        if self._shim.home.watched:  # it may have paused some of them (`runtime.watchers`)
-            for container in self._containers.values():
-                container.resume()
+        self._resume()
+
+    def _resume(self) -> None:
+        """Nobody is there who would let go on what crid has paused (`runtime.watchers`, checkpoints of pods)."""
+        for container in self._containers.values():
+            container.resume()
