@@ -90,6 +90,13 @@ class Runtime:
             raise
         return pod
 
+    async def try_user_namespace(self, directory: str) -> str:
+        """Why pods whose images are below `directory` cannot have a user namespace here; "" if they can."""
+        try:
+            return await self._zygote.try_user_namespace(directory)
+        except (ContainerError, OSError) as error:
+            return explain(error)
+
     async def adopt(self, sandbox_id: str) -> Pod:
         """Connect to the shim of an earlier run; its exits since then are sent as events before this returns.
 
@@ -107,6 +114,12 @@ class Runtime:
             pod.disconnect()
             raise
         return pod
+
+    async def recorded_exits(self, sandbox_id: str) -> list[Exited]:
+        """The exits that a lost shim had written down; nothing is undone."""
+        directory = str(self._root / "sandboxes" / sandbox_id)
+        docs = await asyncio.to_thread(state.read_containers, directory)
+        return [Exited.from_json(sandbox_id, doc) for doc in docs if state.has_ended(doc)]
 
     async def destroy_lost(self, sandbox_id: str) -> list[Exited]:
         """Kill and remove all that a lost shim has left: processes, cgroups, pins. Returns the exits it had written.

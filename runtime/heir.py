@@ -42,7 +42,7 @@ def run_builder(plan: InitPlan, heir: Status) -> None:
     process = ProcessPlan._make(document["process"])
     join(plan.cgroup, process)
     proc = open_procfs()  # the node's: what is mounted on the container's /proc may be anything
-    move_in(plan, document["tree"], process, heir)
+    move_in(plan, document["tree"], process, heir, leads=False)
     enter_user_namespace(plan.userns)
     mounts = os.open("self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     heir.hand_over([mounts, 0, 1, 2])

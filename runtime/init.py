@@ -29,6 +29,8 @@ from runtime.operations import Tree, perform
 from runtime.process import become
 from runtime.processplan import ProcessPlan
 from runtime.protections import Pivot
+from runtime.scheduling import apply_scheduling
+from runtime.separation import separate
 from runtime.status import Status
 from runtime.streams import become_stdio, become_terminal, bind_console, open_terminal
 
@@ -62,20 +64,27 @@ def run_init(plan: InitPlan, status: Status) -> None:
 
 
 def join(cgroup: Cgroup, process: ProcessPlan) -> None:
-    """Be in the container's cgroups, and as likely to be killed for memory as it shall be."""
+    """Be in the container's cgroups, as likely to be killed for memory and as often run as it shall be."""
     cgroup.prepare_join().enter()
     set_oom_score_adj(process.oom_score_adj)
+    apply_scheduling(process.scheduling)
 
 
-def move_in(plan: InitPlan, tree_doc: Mapping[str, Any], process: ProcessPlan, status: Status) -> None:
-    """Build the filesystem tree, open the streams, and make the tree this process's root."""
+def move_in(
+    plan: InitPlan, tree_doc: Mapping[str, Any], process: ProcessPlan, status: Status, *, leads: bool = True
+) -> None:
+    """Build the filesystem tree, open the streams, and make the tree this process's root.
+
+    `leads`: this process leads the session whose terminal it opens.
+    """
     os.umask(0)  # modes of directories and devices are meant as they are written
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    separate(tree_doc["separation"])
     steps = rootfs.plan(tree_doc, plan.cgroup)
     tree = Tree(plan.staging, userns=plan.userns)
     failpoint("init.before_mounts")
     perform(steps, tree)
-    _open_streams(plan, process, tree, status)
+    _open_streams(plan, process, tree, status, leads)
     perform([Pivot()], tree)
 
 
@@ -89,7 +98,7 @@ def enter_user_namespace(userns: int) -> None:
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)
 
 
-def _open_streams(plan: InitPlan, process: ProcessPlan, tree: Tree, status: Status) -> None:
+def _open_streams(plan: InitPlan, process: ProcessPlan, tree: Tree, status: Status, leads: bool) -> None:
     """While the host's procfs is still there, and the root's devices too."""
     if not process.terminal:
         become_stdio(plan.streams, tree.root, process.owner)
@@ -97,7 +106,7 @@ def _open_streams(plan: InitPlan, process: ProcessPlan, tree: Tree, status: Stat
     master, slave = open_terminal(tree.root, process.owner)
     bind_console(tree, slave)
     status.terminal(master)
-    become_terminal(slave)
+    become_terminal(slave, own=leads)
 
 
 def set_oom_score_adj(wanted: int | None) -> None:

@@ -16,6 +16,7 @@ from cri.server.seccomp import Profiles
 from cri.server.sessions import PodSessions
 from cri.server.store import Store
 from cri.server.streaming import StreamingServer
+from cri.server.user_namespaces import UserNamespaces
 from images import ImageStore
 from runtime.client import Runtime
 from runtime.linux.ledger import Ledger
@@ -58,6 +59,7 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
             events=events,
             exits=exits,
             profiles=Profiles(config.root / "seccomp"),
+            userns=UserNamespaces(runtime, config.root),
             streaming=streaming,
             layers=LayerUsage(images),
         )

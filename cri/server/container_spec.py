@@ -18,6 +18,7 @@ from cri.server.mounts import OciMount, host_volume, image_volume
 from cri.server.oci import Surroundings, oci_config
 from cri.server.pods import Sandbox
 from cri.server.sources import look
+from cri.server.user_namespaces import check_container, check_identity, try_volumes
 from cri.server.users import Identity, resolve_identity
 from images import Image
 from runtime.linux.mounts import OverlayRootfs
@@ -42,8 +43,10 @@ async def settle(
     context = config.linux.security_context
     _check_security(sandbox, context)
     rootfs = await _snapshot(daemon, sandbox, id, image, snapshots)
+    check_container(sandbox.options, context.namespace_options)
     accounts = await daemon.accounts.of_image(image.id, rootfs.lower)
     identity = resolve_identity(accounts, context, _user(image))
+    check_identity(identity, sandbox.userns)
     layers = await _image_volumes(daemon, sandbox, id, config, snapshots)
     around = _surroundings(daemon, sandbox, id)
     if config.mounts or config.devices:
@@ -111,9 +114,10 @@ def _document(
     layers: Mapping[int, Sequence[str]],
 ) -> dict[str, Any]:
     volumes: list[OciMount] = [
-        image_volume(mount, layers[number]) if number in layers else host_volume(mount)
+        image_volume(mount, layers[number], around.userns) if number in layers else host_volume(mount, around.userns)
         for number, mount in enumerate(config.mounts)
     ]
+    try_volumes(volumes, around.etc.parent / "ns/user")
     return oci_config(config, image, identity, around, volumes)
 
 
@@ -123,7 +127,8 @@ def _surroundings(daemon: Daemon, sandbox: Sandbox, id: str) -> Surroundings:
         etc=Path(daemon.sandbox_directory(sandbox.id), "etc"),
         shm="/dev/shm" if sandbox.options.ipc == api.NODE else pod_of(sandbox).shm_path,
         cgroup=f"{sandbox.cgroup}/{id}",
-        userns=sandbox.options.HasField("userns_options") and sandbox.options.userns_options.mode == api.POD,
+        userns=sandbox.userns,
+        host_network=sandbox.host_network,
     )
 
 

@@ -19,6 +19,7 @@ from cri.server.seccomp import Profiles
 from cri.server.store import Store
 from cri.server.streaming import StreamingServer
 from cri.server.usage import Rates
+from cri.server.user_namespaces import UserNamespaces
 from images import ImageStore, Progress
 from runtime.client import Pod, Runtime, ShimLost
 from runtime.linux.ledger import Ledger
@@ -39,6 +40,7 @@ class Daemon:
     events: Events
     exits: Exits
     profiles: Profiles
+    userns: UserNamespaces
     streaming: StreamingServer
     layers: LayerUsage
     rates: Rates = field(default_factory=Rates)

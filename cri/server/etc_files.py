@@ -6,11 +6,14 @@ They live in the sandbox's state directory and are bind-mounted; a client that m
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
+from cri.server.user_namespaces import Maps
 from runtime.linux.files import read_limited
+from runtime.linux.userns import host_id
 
 MOUNTED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _LIMIT = 1 << 20
@@ -35,13 +38,19 @@ def _word(text: str) -> str:
     return text
 
 
-def write_etc_files(directory: Path, config: api.PodSandboxConfig, hostname: str) -> None:
-    """Write the three files. Blocks for as long as three files on tmpfs take; raises OSError, InvalidRequest."""
+def write_etc_files(directory: Path, config: api.PodSandboxConfig, hostname: str, maps: Maps | None) -> None:
+    """Write the three files, which belong to the root of the pod's user namespace, if it has one.
+
+    Blocks for as long as three files on tmpfs take; raises OSError, InvalidRequest.
+    """
     directory.mkdir(mode=0o755, exist_ok=True)
     dns = resolv_conf(config.dns_config) if config.HasField("dns_config") else _host_file("/etc/resolv.conf", b"")
     _write(directory / "resolv.conf", dns)
     _write(directory / "hostname", f"{hostname}\n".encode())
     _write(directory / "hosts", _host_file("/etc/hosts", _OWN_HOSTS.encode()))
+    if maps is not None:  # tmpfs itself can be id-mapped since Linux 6.3 only
+        for path in MOUNTED:
+            os.chown(directory / os.path.basename(path), host_id(maps["uid"], 0), host_id(maps["gid"], 0))
 
 
 def _host_file(path: str, default: bytes) -> bytes:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cri.proto import api_pb2 as api
-from cri.server.errors import InvalidRequest, NotFound, WrongState
+from cri.server.errors import InvalidRequest, NotFound
 from cri.server.etc_files import MOUNTED
 from cri.server.image_files import merged_paths
+from cri.server.user_namespaces import Maps, check_mount, oci_mappings
 
 OciMount = dict[str, Any]
 
@@ -28,7 +29,9 @@ _PROPAGATION = {
 _MOUNT_OPTIONS = frozenset({"noexec", "nodev", "nosuid"})  # KEP-5855 names these and no others
 
 
-def base_mounts(*, privileged: bool, shm: str) -> list[OciMount]:
+def base_mounts(
+    *, privileged: bool, shm: str, sys_writable: bool = True
+) -> list[OciMount]:
     """What every container has; `shm` is the directory of the pod's (or the host's) /dev/shm."""
     access = "rw" if privileged else "ro"
     kernel = ["nosuid", "noexec", "nodev"]
@@ -40,7 +43,7 @@ def base_mounts(*, privileged: bool, shm: str) -> list[OciMount]:
         ),
         _mount("/dev/mqueue", "mqueue", "mqueue", kernel),
         _mount("/dev/shm", "bind", shm, ["rbind", *kernel, "rw"]),
-        _mount("/sys", "sysfs", "sysfs", [*kernel, access]),
+        _mount("/sys", "sysfs", "sysfs", [*kernel, access if sys_writable else "ro"]),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*kernel, "relatime", access]),
     ]
 
@@ -62,14 +65,15 @@ def merge_mounts(base: Iterable[OciMount], volumes: Sequence[OciMount]) -> list[
     return sorted([*kept, *volumes], key=lambda mount: mount["destination"].rstrip("/").count("/"))
 
 
-def host_volume(mount: api.Mount) -> OciMount:
-    """A bind mount of a host path. Blocks on the host's filesystems, a network volume that hangs included.
+def host_volume(mount: api.Mount, maps: Maps | None = None) -> OciMount:
+    """A bind mount of a host path; `maps` is that of the pod's user namespace.
+
+    Blocks on the host's filesystems, a network volume that hangs included.
 
     Raises InvalidRequest for contradictions, NotFound for a source that does not exist.
     """
     destination = container_path(mount)
-    if mount.uidMappings or mount.gidMappings:
-        raise WrongState(f"mount {destination}: id mappings belong to user namespaces, which are not available here")
+    idmapped = check_mount(mount, maps)
     if mount.image_sub_path:
         raise InvalidRequest(f"mount {destination}: image_sub_path is set without an image")
     if not mount.host_path.startswith("/"):
@@ -79,12 +83,17 @@ def host_volume(mount: api.Mount) -> OciMount:
     except FileNotFoundError:
         raise NotFound(f"mount {destination}: host path {mount.host_path!r} does not exist; create it first") from None
     options = ["rbind", _propagation(mount), _access(mount, destination), *_extra_options(mount, destination)]
-    return _mount(destination, "bind", source, options) | {"resolved": True}
+    mappings = oci_mappings(maps) if idmapped else {}
+    return _mount(destination, "bind", source, options) | {"resolved": True} | mappings
 
 
-def image_volume(mount: api.Mount, layers: Sequence[str]) -> OciMount:
-    """An image, or a sub path of it, mounted read-only (KEP-4639); `layers` top first. Blocks."""
+def image_volume(mount: api.Mount, layers: Sequence[str], maps: Maps | None = None) -> OciMount:
+    """An image, or a sub path of it, mounted read-only (KEP-4639); `layers` top first. Blocks.
+
+    In a pod with a user namespace it is id-mapped in any case, as the container's own image is.
+    """
     destination = container_path(mount)
+    check_mount(mount, maps)
     try:
         places = merged_paths(layers, mount.image_sub_path)
     except OSError as error:
@@ -94,7 +103,7 @@ def image_volume(mount: api.Mount, layers: Sequence[str]) -> OciMount:
         ) from error
     extra = _extra_options(mount, destination)
     if len(places) == 1:
-        return _mount(destination, "bind", places[0], ["bind", "rprivate", "ro", *extra])
+        return _mount(destination, "bind", places[0], ["bind", "rprivate", "ro", *extra]) | oci_mappings(maps)
     return _mount(destination, "overlay", "overlay", ["ro", *extra, *(f"lowerdir+={place}" for place in places)])
 
 

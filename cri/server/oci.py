@@ -18,6 +18,7 @@ from cri.server.devices import DEFAULT_RULES, PRIVILEGED_RULES, device_config
 from cri.server.errors import InvalidRequest
 from cri.server.mounts import OciMount, base_mounts, etc_mounts, merge_mounts
 from cri.server.resources import oci_resources, oom_score_adj
+from cri.server.user_namespaces import Maps, oci_mappings
 from cri.server.users import Identity
 
 VERSION = "1.3.0"
@@ -50,7 +51,9 @@ class Surroundings:
     shm: str
     cgroup: str
     """Logical path of the container's cgroup."""
-    userns: bool
+    userns: Maps | None
+    """The mapping of the pod's user namespace."""
+    host_network: bool
 
 
 def oci_config(
@@ -92,7 +95,12 @@ def _process(
 
 def _mounts(config: api.ContainerConfig, around: Surroundings, volumes: Sequence[OciMount]) -> list[OciMount]:
     context = config.linux.security_context
-    base = base_mounts(privileged=context.privileged, shm=around.shm)
+    base = base_mounts(
+        privileged=context.privileged,
+        shm=around.shm,
+        # The devices and settings of the node: peers bind its /sys read-only there (KEP-5607).
+        sys_writable=not (around.userns and around.host_network),
+    )
     return merge_mounts([*base, *etc_mounts(around.etc, context.readonly_rootfs)], volumes)
 
 
@@ -101,8 +109,9 @@ def _linux(config: api.ContainerConfig, around: Surroundings) -> dict[str, Any]:
     resources = oci_resources(config.linux.resources)
     nodes, rules = _devices(config)
     resources["devices"] = rules
-    masked, readonly = _guarded_paths(context, around.userns)
+    masked, readonly = _guarded_paths(context, around.userns is not None)
     return {
+        **oci_mappings(around.userns),
         "resources": resources,
         "cgroupsPath": around.cgroup,
         "maskedPaths": masked,

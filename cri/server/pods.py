@@ -18,6 +18,7 @@ from typing import Any
 
 from cri.proto import api_pb2 as api
 from cri.server.encoding import decode, encode
+from cri.server.user_namespaces import Maps, pod_maps
 from runtime.client import Pod
 from runtime.linux.cgroups import Layout, detect
 from runtime.linux.files import boot_id
@@ -72,6 +73,11 @@ class Sandbox:
     @property
     def options(self) -> api.NamespaceOption:
         return self.config.linux.security_context.namespace_options
+
+    @property
+    def userns(self) -> Maps | None:
+        """The mapping of its user namespace, None when it has none."""
+        return pod_maps(self.options)
 
     @property
     def host_network(self) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 from cni.podnetns import pod_sysctls
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
-from cri.server.errors import AlreadyExists, InvalidRequest, Unavailable, WrongState, words_of
+from cri.server.errors import AlreadyExists, InvalidRequest, Unavailable, words_of
 from cri.server.etc_files import write_etc_files
 from cri.server.pod_network import attachment_of
 from cri.server.pods import Sandbox
@@ -29,6 +29,7 @@ from cri.server.resources import oci_resources
 from cri.server.sandbox_end import take_back
 from cri.server.store import sandbox_key
 from cri.server.sysctls import checked_sysctls
+from cri.server.user_namespaces import pod_maps
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect
 from runtime.spec import SandboxSpec
@@ -95,12 +96,14 @@ async def _make(daemon: Daemon, request: api.RunPodSandboxRequest) -> str:
         created_at=time.time_ns(),
     )
     spec = sandbox_spec(daemon, sandbox)
+    if spec.userns is not None:
+        await daemon.userns.check("")
     directory = daemon.sandbox_directory(sandbox.id)
     daemon.ledger.record(*_effects(sandbox, str(directory)))
     try:
         failpoint("crid.run_sandbox.after_ledger")
         directory.mkdir(mode=0o700, parents=True)
-        write_etc_files(directory / "etc", sandbox.config, spec.hostname)
+        write_etc_files(directory / "etc", sandbox.config, spec.hostname, sandbox.userns)
         sandbox.pod = await daemon.runtime.create_sandbox(spec)
         sandbox.netns = sandbox.pod.netns_path
         failpoint("crid.run_sandbox.after_shim")
@@ -138,6 +141,8 @@ def _effects(sandbox: Sandbox, directory: str) -> list[Effect]:
         effects.append(Effect("mount", f"{directory}/shm", sandbox.id))
     if not sandbox.host_network:
         effects.append(Effect("netns", f"{directory}/ns/net", sandbox.id))
+    if sandbox.userns is not None:
+        effects.append(Effect("mount", f"{directory}/ns/user", sandbox.id))
     return effects
 
 
@@ -161,9 +166,6 @@ def pod_cgroup(daemon: Daemon, config: api.PodSandboxConfig) -> str:
 def sandbox_spec(daemon: Daemon, sandbox: Sandbox) -> SandboxSpec:
     """The runtime's view of the sandbox; raises InvalidRequest."""
     linux, options = sandbox.config.linux, sandbox.options
-    if options.HasField("userns_options") and options.userns_options.mode != api.NODE:
-        # Running such a pod with the host's ids would give it more than it asked for.
-        raise WrongState("user namespaces are not available here; set hostUsers: true (userns_options.mode NODE)")
     return SandboxSpec(
         id=sandbox.id,
         state_dir=str(daemon.sandbox_directory(sandbox.id)),
@@ -174,6 +176,7 @@ def sandbox_spec(daemon: Daemon, sandbox: Sandbox) -> SandboxSpec:
         sysctls=(pod_sysctls() if options.network == api.POD else {}) | checked_sysctls(linux.sysctls, options),
         cgroup_parent=sandbox.cgroup,
         resources=oci_resources(linux.resources) if linux.HasField("resources") else {},
+        userns=pod_maps(options),
     )
 
 

@@ -25,6 +25,7 @@ async def version(daemon: Daemon, request: api.VersionRequest) -> api.VersionRes
 
 async def status(daemon: Daemon, request: api.StatusRequest) -> api.StatusResponse:
     """RuntimeReady while crid runs; NetworkReady as the network's own STATUS says."""
+    mappable = not await daemon.userns.problem()
     response = api.StatusResponse(
         status=api.RuntimeStatus(
             conditions=[api.RuntimeCondition(type="RuntimeReady", status=True), await _network_condition(daemon)]
@@ -32,11 +33,11 @@ async def status(daemon: Daemon, request: api.StatusRequest) -> api.StatusRespon
         runtime_handlers=[
             api.RuntimeHandler(
                 name="",
-                features=api.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=False),
+                features=api.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=mappable),
             )
         ],
         features=api.RuntimeFeatures(
-            supplemental_groups_policy=True, user_namespaces_host_network=False, mount_options=True
+            supplemental_groups_policy=True, user_namespaces_host_network=mappable, mount_options=True
         ),
     )
     if request.verbose:

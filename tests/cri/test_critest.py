@@ -25,11 +25,10 @@ APPARMOR = Path("/sys/kernel/security/apparmor")
 EXCEPTIONS = {
     r"public image with digest should be pulled": "pins an image of its authors' registry that nobody can build again; "
     "the same spec with the digest of an image that exists is a test below",
-    r"Security Context UserNamespaces ": "crid offers no user namespaces (Status, runtime_handlers)",
     **({} if APPARMOR.exists() else {r"^\[k8s.io\] AppArmor ": "this kernel has no AppArmor"}),
 }
 
-RUNNABLE = 101
+RUNNABLE = 107
 FLAGS = ("-websocket-exec", "-websocket-attach", "-websocket-portforward")
 
 

@@ -141,14 +141,6 @@ async def test_an_unknown_runtime_handler_is_refused(crid: Crid) -> None:
         await crid.cri.RunPodSandbox(config=crid.pod_config(), runtime_handler="kata")
 
 
-async def test_user_namespaces_are_refused_not_ignored(crid: Crid) -> None:
-    ids = {"host_id": 100000, "container_id": 0, "length": 65536}
-    options = {"userns_options": {"mode": api.POD, "uids": [ids], "gids": [ids]}}
-    config = crid.pod_config(linux={"security_context": {"namespace_options": options}})
-    with pytest.raises(CriError, match="user namespaces are not available"):
-        await crid.cri.RunPodSandbox(config=config)
-
-
 async def test_hostname_dns_and_sysctls(crid: Crid, busybox: str) -> None:
     config = crid.pod_config(
         hostname="alpha",
