@@ -16,11 +16,14 @@ class Exited:
     exit_code: int
     finished_at: int
     oom_killed: bool
+    started_at: int = 0
+    """From a record only: whoever had asked for the start may not have heard of it."""
 
     @classmethod
     def from_json(cls, sandbox_id: str, doc: Mapping[str, Any]) -> Exited:
         """From a shim's event or record."""
-        return cls(sandbox_id, doc["container"], doc["exit_code"], doc["finished_at"], doc["oom_killed"])
+        known = {name: doc[name] for name in ("exit_code", "finished_at", "oom_killed")}
+        return cls(sandbox_id, doc["container"], **known, started_at=doc.get("started_at", 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,6 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
         exits = Exits(store, events, ledger)
         runtime = Runtime(config.state, on_event=exits.on_event)
         exits.watch(runtime)
-        await runtime.start()
         parts.push_async_callback(runtime.close)
         images = ImageStore(config.root, ledger, records, registries=config.registries)
         parts.push_async_callback(images.close)

@@ -50,6 +50,10 @@ class Daemon:
     containers_under_way: Joins[str] = field(default_factory=lambda: Joins("container"))
     pulls: dict[str, Progress] = field(default_factory=dict)
     """How far the pulls under way are, by the name that was asked for; the CRI shows it in Status, verbose."""
+    orphans: list[str] = field(default_factory=list)
+    """Snapshots that no container had when crid started."""
+    tidied: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether what a former run has left is out of the way of new pods (cri.server.tidying)."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def sandbox_directory(self, id: str) -> Path:

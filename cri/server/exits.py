@@ -48,6 +48,8 @@ class Exits:
         container = self._store.containers.find(event.container_id)
         if container is None or container.finished_at:
             return
+        if not container.started_at and event.started_at:
+            container.started_at = event.started_at
         if not container.started_at:
             self._early[event.container_id] = event  # StartContainer has yet to hear that it started
             return
@@ -64,7 +66,8 @@ class Exits:
         container.exit_code, container.finished_at = exit_code, finished_at
         container.reason, container.message = reason, message
         self._store.save_state(container)
-        self._ledger.strike(("cgroup", container.cgroup))  # the shim removes it before it tells of the exit
+        if container.sandbox.pod is not None:  # else it goes, and is struck out, with the rest of its sandbox
+            self._ledger.strike(("cgroup", container.cgroup))  # the shim removes it before it tells of the exit
         if container.kill_timer is not None:
             container.kill_timer.cancel()
             container.kill_timer = None
@@ -87,6 +90,7 @@ class Exits:
         try:
             for event in await self._runtime.destroy_lost(sandbox_id):
                 self.happened(event)
+            strike_kernel_state(self._ledger, sandbox_id)
         except OSError:
             log.exception("sandbox %s: not all that its shim left could be undone; stopping it tries again", sandbox_id)
         self.sandbox_lost(sandbox, "the pod's shim was lost")
@@ -99,3 +103,9 @@ class Exits:
             sandbox.stopped_at = time.time_ns()
             self._store.save_sandbox(sandbox)
             self._events.publish(api.CONTAINER_STOPPED_EVENT, sandbox.id, sandbox)
+
+
+def strike_kernel_state(ledger: Ledger, holder: str) -> None:
+    """After a sandbox's shim, or destroy_lost(), has undone what it had in the kernel."""
+    entries = ledger.entries(holder=holder)
+    ledger.strike(*(entry for entry in entries if entry.kind in ("mount", "netns", "cgroup")))

@@ -25,6 +25,7 @@ from cri.server.daemon import Daemon
 from cri.server.listening import AlreadyRunning, bind, exclusive
 from cri.server.recovery import recover
 from cri.server.service import Service
+from cri.server.tidying import tidy
 from runtime.linux.notify import notify
 
 log = logging.getLogger("crid")
@@ -76,9 +77,11 @@ async def _run(config: Config) -> None:
         await server.start()
         notify("READY=1")
         log.info("crid serves CRI v1 on %s", config.listen)
+        tidying = asyncio.create_task(tidy(daemon))
         await stop.wait()
         notify("STOPPING=1")
         await _stop(daemon, server, service)
+        tidying.cancel()
 
 
 def _enable_reflection(server: grpc.aio.Server) -> None:

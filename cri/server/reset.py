@@ -21,6 +21,7 @@ from cri.server.config import Config, ConfigError, from_arguments
 from cri.server.listening import AlreadyRunning, exclusive
 from cri.server.recovery import recover
 from cri.server.remove_pod_sandbox import remove_pod_sandbox
+from cri.server.tidying import tidy
 from runtime.client import ContainerError
 from runtime.linux.ledger import Effect, read_ledger
 from runtime.linux.trees import remove_tree
@@ -59,6 +60,7 @@ async def _reset(config: Config) -> list[str]:
     left = []
     async with assemble(config) as daemon:
         await recover(daemon)
+        await tidy(daemon)
         for sandbox in list(daemon.store.sandboxes):
             try:
                 await remove_pod_sandbox(daemon, api.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id))

@@ -88,6 +88,7 @@ def _check(daemon: Daemon, request: api.RunPodSandboxRequest) -> None:
 
 
 async def _make(daemon: Daemon, request: api.RunPodSandboxRequest) -> str:
+    await daemon.tidied.wait()
     sandbox = Sandbox(
         id=secrets.token_hex(32),
         config=request.config,

@@ -42,6 +42,7 @@ async def status(daemon: Daemon, request: api.StatusRequest) -> api.StatusRespon
     )
     if request.verbose:
         response.info["config"] = json.dumps(_config(daemon))
+        response.info["tidied"] = json.dumps(daemon.tidied.is_set())
         pulls = {name: {"done": each.done, "total": each.total} for name, each in daemon.pulls.items()}
         response.info["pulls"] = json.dumps(pulls)
     return response

@@ -12,6 +12,7 @@ import logging
 import shutil
 
 from cri.server.daemon import Daemon
+from cri.server.exits import strike_kernel_state
 from cri.server.pod_network import attachment_of
 from cri.server.pods import Sandbox
 from runtime.client import Pod
@@ -49,8 +50,7 @@ async def _end_pod(daemon: Daemon, sandbox: Sandbox) -> None:
         for event in await daemon.runtime.destroy_lost(sandbox.id):
             daemon.exits.happened(event)
     failpoint("crid.end_sandbox.after_pod")
-    gone = [entry for entry in daemon.ledger.entries(holder=sandbox.id) if entry.kind in ("mount", "netns", "cgroup")]
-    daemon.ledger.strike(*gone)
+    strike_kernel_state(daemon.ledger, sandbox.id)
 
 
 async def _stopped(pod: Pod, sandbox: Sandbox) -> bool:

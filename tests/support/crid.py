@@ -75,13 +75,13 @@ class Crid:
         (directory / "hosts.toml").write_text(f'server = "http://{host}"\n')
 
     async def start(self, failpoints: str = "", **environment: str) -> None:
-        """Start it and wait until it answers; raises AssertionError with its log when it does not."""
+        """Start it and wait until it answers and has undone what was left; raises AssertionError with its log."""
         self.spawn(failpoints, **environment)
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(CriError):
-                await self.cri.Version(timeout=1)
-                return
+                if (await self.cri.Status(verbose=True, timeout=1)).info["tidied"] == "true":
+                    return
             assert self.process is not None
             assert self.process.poll() is None, f"crid ended with {self.process.returncode}:\n{self.tail()}"
             await asyncio.sleep(0.02)

@@ -1,0 +1,100 @@
+"""What a former run of crid has left, undone beside the calls of clients: after the states are true, and not before
+anybody may ask for them.
+
+    half-made sandboxes      they have entries in the ledger and no record
+    snapshots                of containers that were being made or removed
+    the network              of pods that do not live, and then CNI GC
+    pods that have ended     their shim is lost, the machine was restarted, or a stop was interrupted
+
+Who makes a new pod waits for the first three (Daemon.tidied): its cgroup, host ports and addresses may be among them.
+The last is a StopPodSandbox as any other, which a plugin that hangs delays for its own pod only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Iterable
+
+from cri.server.daemon import Daemon
+from cri.server.pods import Sandbox
+from cri.server.sandbox_end import remove_directory
+from cri.server.stop_pod_sandbox import stop
+from runtime.client import ContainerError
+
+log = logging.getLogger("crid")
+
+CONCURRENT = 16
+#: Ledger kinds that crid itself writes for a sandbox; the others belong to images and cni.
+_OWN_KINDS = ("dir", "mount", "netns", "cgroup")
+
+
+async def tidy(daemon: Daemon) -> None:
+    """Raises nothing: what cannot be undone now keeps its entry in the ledger, and is logged."""
+    started = time.perf_counter()
+    try:
+        await each(_take_back(daemon, holder) for holder in _half_made(daemon))
+        await _release_orphaned_snapshots(daemon)
+        await _collect_network(daemon)
+    finally:
+        daemon.tidied.set()
+    await each(_end(daemon, sandbox) for sandbox in daemon.store.sandboxes if not sandbox.ready)
+    log.info("what was left is undone, in %.0f ms", (time.perf_counter() - started) * 1000)
+
+
+async def each(jobs: Iterable[Awaitable[None]]) -> None:
+    """All jobs, a bounded number at a time."""
+    slots = asyncio.Semaphore(CONCURRENT)
+
+    async def run(job: Awaitable[None]) -> None:
+        async with slots:
+            await job
+
+    await asyncio.gather(*(run(job) for job in jobs))
+
+
+def _half_made(daemon: Daemon) -> list[str]:
+    known = {sandbox.id for sandbox in daemon.store.sandboxes}
+    holders = {entry.holder for kind in _OWN_KINDS for entry in daemon.ledger.entries(kind)}
+    return sorted(holders - known - {""})
+
+
+async def _take_back(daemon: Daemon, holder: str) -> None:
+    """A sandbox that was being made, or removed, when crid ended."""
+    try:
+        await daemon.runtime.destroy_lost(holder)
+        await remove_directory(daemon, holder)
+        entries = daemon.ledger.entries(holder=holder)
+        daemon.ledger.strike(*(entry for entry in entries if entry.kind in _OWN_KINDS))
+        log.info("took back the half-made sandbox %s", holder[:13])
+    except (ContainerError, OSError):
+        log.exception("the half-made sandbox %s could not be taken back; the next start tries again", holder)
+
+
+async def _release_orphaned_snapshots(daemon: Daemon) -> None:
+    for key in daemon.orphans:
+        try:
+            await daemon.images.release(key)
+        except Exception:
+            log.exception("snapshot %s could not be released; the next start tries again", key)
+
+
+async def _collect_network(daemon: Daemon) -> None:
+    """Whatever network state belongs to no pod that lives is undone; CNI GC included."""
+    live = [sandbox.id for sandbox in daemon.store.sandboxes if sandbox.ready]
+    try:
+        for line in await daemon.cni.recover(live):
+            log.error("left of a former pod's network: %s; the next start tries again", line)
+    except Exception:
+        log.exception("the network could not be cleaned of former pods; the next start tries again")
+
+
+async def _end(daemon: Daemon, sandbox: Sandbox) -> None:
+    async with sandbox.lock:
+        if sandbox.ended or daemon.store.sandboxes.find(sandbox.id) is not sandbox:
+            return  # a client's StopPodSandbox or RemovePodSandbox came first
+        try:
+            await stop(daemon, sandbox)
+        except Exception:
+            log.exception("sandbox %s of pod %s could not be ended; stopping it tries again", sandbox.id, sandbox.name)
