@@ -29,8 +29,6 @@ from runtime.operations import Tree, perform
 from runtime.process import become
 from runtime.processplan import ProcessPlan
 from runtime.protections import Pivot
-from runtime.scheduling import apply_scheduling
-from runtime.separation import separate
 from runtime.status import Status
 from runtime.streams import become_stdio, become_terminal, bind_console, open_terminal
 
@@ -67,7 +65,6 @@ def join(cgroup: Cgroup, process: ProcessPlan) -> None:
     """Be in the container's cgroups, as likely to be killed for memory and as often run as it shall be."""
     cgroup.prepare_join().enter()
     set_oom_score_adj(process.oom_score_adj)
-    apply_scheduling(process.scheduling)
 
 
 def move_in(
@@ -79,7 +76,6 @@ def move_in(
     """
     os.umask(0)  # modes of directories and devices are meant as they are written
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-    separate(tree_doc["separation"])
     steps = rootfs.plan(tree_doc, plan.cgroup)
     tree = Tree(plan.staging, userns=plan.userns)
     failpoint("init.before_mounts")
