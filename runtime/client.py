@@ -121,12 +121,6 @@ class Runtime:
         docs = await asyncio.to_thread(state.read_containers, directory)
         return [Exited.from_json(sandbox_id, doc) for doc in docs if state.has_ended(doc)]
 
-    async def recorded_exits(self, sandbox_id: str) -> list[Exited]:
-        """The exits that a lost shim had written down; nothing is undone."""
-        directory = str(self._root / "sandboxes" / sandbox_id)
-        docs = await asyncio.to_thread(state.read_containers, directory)
-        return [Exited.from_json(sandbox_id, doc) for doc in docs if state.has_ended(doc)]
-
     async def destroy_lost(self, sandbox_id: str) -> list[Exited]:
         """Kill and remove all that a lost shim has left: processes, cgroups, pins. Returns the exits it had written.
 
