@@ -57,6 +57,22 @@ class HostDevices:
             device.execute(tree)
 
 
+def host_devices() -> list[dict[str, Any]]:
+    """The same as entries of `linux.devices`. Blocks."""
+    return [
+        {
+            "path": device.path,
+            "type": device.kind,
+            "major": device.major,
+            "minor": device.minor,
+            "fileMode": device.mode,
+            "uid": device.uid,
+            "gid": device.gid,
+        }
+        for device in _walk("/dev", _DEPTH_MAX)
+    ]
+
+
 def _walk(directory: str, depth: int) -> Iterator[MakeDevice]:
     with os.scandir(directory) as entries:
         for entry in entries:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -264,6 +265,14 @@ class Pod:
     async def container_status(self, container_id: str) -> dict[str, Any]:
         """What the shim knows: pid, started_at, and after the end exit_code, finished_at, oom_killed. NotFound."""
         return (await self._calls.call("status", CALL_SECONDS, container=container_id)).doc["status"]  # type: ignore[no-any-return]
+
+    async def update_container(self, container_id: str, resources: Mapping[str, Any]) -> None:
+        """Tell an external runtime of new OCI linux.resources, which the cgroup has already.
+
+        Raises NotFound when the container does not run, StartError when the runtime refuses.
+        """
+        blob = json.dumps(resources).encode()
+        await self._calls.call("update", CALL_SECONDS, blob=blob, container=container_id)
 
     async def remove_container(self, container_id: str) -> None:
         """Kill it if it runs, remove its cgroup and forget it; no error for an unknown one."""

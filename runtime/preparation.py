@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from runtime import recovery, rootfs, state
 from runtime.errors import InvalidSpec, NotFound
+from runtime.external.bundle import make_bundle
 from runtime.linux.caps import CAP_SYS_PTRACE
 from runtime.linux.cgroups import Cgroup, detect
 from runtime.linux.failpoints import failpoint
@@ -25,9 +26,12 @@ from runtime.spec import ContainerSpec, ExecSpec
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
-    """A container that only has to be cloned: the request to the shim, and the plan for the container's init."""
+    """A container that only has to be cloned: the request to the shim, and the plan for the container's init.
+
+    That of an external runtime has a bundle in the place of the plan.
+    """
 
     request: dict[str, Any]
     blob: bytes
@@ -57,6 +61,8 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
     record = {"container": spec.id, "cgroup": path, "process": spec.oci["process"], "seccomp": spec.seccomp_filter}
     if ids:
         record["ids"] = ids
+    if spec.external:
+        record["external"] = True
     if not state.new_container(state_dir, spec.id, record):
         raise InvalidSpec(f"container {spec.id} has been started before")
     request = {
@@ -72,6 +78,8 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
     document = {"process": process, "tree": rootfs.tree_of(spec), "criu": criu}
     prepared = Prepared(request, json.dumps(document).encode(), record, state_dir)
     try:
+        if spec.external:
+            prepared.blob = json.dumps(make_bundle(state_dir, spec, path)).encode()
         if ids and isinstance(spec.rootfs, OverlayRootfs):
             _give_root_directory(spec.rootfs.upper, ids)
         failpoint("start.before_cgroup")
@@ -112,6 +120,8 @@ def prepare_exec(record: Mapping[str, Any], spec: ExecSpec) -> bytes:
         "noNewPrivileges": spec.no_new_privileges,
     }
     document = record["process"] | {key: value for key, value in given.items() if value is not None}
+    if record.get("external"):
+        return json.dumps({**document, "terminal": spec.tty}).encode()
     seccomp = record["seccomp"] if spec.seccomp_filter is None else spec.seccomp_filter
     planned = plan_process(document, record["container"], seccomp, terminal=spec.tty, ids=record.get("ids"))
     return json.dumps(planned).encode()

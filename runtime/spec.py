@@ -39,6 +39,7 @@ class SandboxSpec(_Document):
     `state_dir` is the sandbox's own directory under the state directory (made by the caller, 0700). `cgroup_parent` is
     the pod's logical cgroup path, `resources` an OCI linux.resources document for it (empty: leave it alone).
     `userns` maps ids as {"uid": [[inside, outside, length], ...], "gid": [...]}; None shares the node's ids.
+    `runtime` is the external OCI runtime that makes the containers: {"name", "path", "args"}; None for the built-in.
     """
 
     id: str
@@ -51,6 +52,7 @@ class SandboxSpec(_Document):
     shm_size: int = SHM_SIZE
     cgroup_parent: str = ""
     resources: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] | None = None
     userns: dict[str, list[list[int]]] | None = None
 
 
@@ -60,7 +62,7 @@ class ContainerSpec(_Document):
 
     `rootfs` is an overlay of layers or a directory. `log_path` empty discards the output. `seccomp_filter` is a file
     of compiled BPF, empty for none. `pid_target` is the id of the container whose PID namespace is shared (CRI TARGET).
-    `devices_all` gives a privileged container every device node of the host.
+    `devices_all` gives a privileged container every device node of the host. `external`: its pod has a `runtime`.
     """
 
     id: str
@@ -75,6 +77,7 @@ class ContainerSpec(_Document):
     seccomp_filter: str = ""
     pid_target: str = ""
     devices_all: bool = False
+    external: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The form for messages and state files."""

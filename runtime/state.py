@@ -62,8 +62,18 @@ def write_container(state_dir: str, container_id: str, doc: dict[str, Any]) -> N
     write_atomic(f"{state_dir}/{CONTAINERS}/{container_id}.json", json.dumps(doc).encode(), durable=False)
 
 
+def bundle_path(state_dir: str, container_id: str) -> str:
+    """Where the bundle of an external runtime's container is."""
+    return f"{state_dir}/{BUNDLES}/{container_id}"
+
+
 def forget_container(state_dir: str, container_id: str) -> None:
-    """Remove a container's record; no error when there is none."""
+    """Remove a container's bundle, if it has one, and its record; no error when there is none."""
+    bundle = bundle_path(state_dir, container_id)
+    if os.path.isdir(bundle):
+        from runtime.linux.trees import remove_tree  # not for the shims of other pods
+
+        remove_tree(bundle)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{state_dir}/{CONTAINERS}/{container_id}.json")
 

@@ -10,6 +10,7 @@ from cri.server.config import Config
 from cri.server.daemon import Daemon
 from cri.server.events import Events
 from cri.server.exits import Exits
+from cri.server.handlers import Handlers
 from cri.server.layer_usage import LayerUsage
 from cri.server.pod_network import POD_CIDR, SETTING, pod_network
 from cri.server.seccomp import Profiles
@@ -58,6 +59,7 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
             events=events,
             exits=exits,
             profiles=Profiles(config.root / "seccomp"),
+            handlers=Handlers(config),
             userns=UserNamespaces(runtime, config.root),
             streaming=streaming,
             layers=LayerUsage(images),

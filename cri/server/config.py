@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+_HANDLER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class ConfigError(ValueError):
@@ -27,8 +30,29 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """[runtimes.NAME]: a handler that pods can ask for. An empty `path` is the runtime that is built in.
+
+    `pod_annotations` and `container_annotations` are shell patterns: what matches is handed to the runtime, as some of
+    them are configured that way; all else stays inert.
+    """
+
+    name: str
+    path: str = ""
+    args: tuple[str, ...] = ()
+    pod_annotations: tuple[str, ...] = ()
+    container_annotations: tuple[str, ...] = ()
+    privileged_without_host_devices: bool = False
+    cgroup_writable: bool = False
+
+
+BUILT_IN = "crid"
+"""The handler's name of the built-in runtime."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """All settings. The keys of the file are the names here: root, state, listen, [network], [images], [cgroup]."""
+    """All settings. The keys of the file are the names here, [network], [images], [cgroup] and [runtimes.NAME]."""
 
     root: Path = Path("/var/lib/nodeagent")
     state: Path = Path("/run/nodeagent")
@@ -37,6 +61,11 @@ class Config:
     registries: tuple[Path, ...] = (Path("/etc/nodeagent/certs.d"), Path("/etc/containerd/certs.d"))
     cgroup_parent: str = "/"
     """[cgroup] parent: logical cgroup of a sandbox that names no cgroup_parent itself."""
+    runtimes: tuple[RuntimeConfig, ...] = (RuntimeConfig(BUILT_IN),)
+    default_runtime: str = BUILT_IN
+    """The handler of a pod that asks for none."""
+    cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
+    """Where devices are described (Container Device Interface); a later directory wins."""
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Config:
@@ -78,10 +107,38 @@ def from_document(document: dict[str, Any], source: str) -> Config:
         network=_network(table.table("network")),
         registries=images.paths("registries", defaults.registries),
         cgroup_parent=cgroup.text("parent", defaults.cgroup_parent),
+        runtimes=_runtimes(table.table("runtimes")),
+        default_runtime=table.text("default_runtime", defaults.default_runtime),
+        cdi_spec_dirs=table.paths("cdi_spec_dirs", defaults.cdi_spec_dirs),
     )
     for part in (table, images, cgroup):
         part.refuse_rest()
+    names = [runtime.name for runtime in config.runtimes]
+    if config.default_runtime not in names:
+        raise ConfigError(f"{source}: default_runtime {config.default_runtime!r} is none of {', '.join(names)}")
     return config
+
+
+def _runtimes(table: _Table) -> tuple[RuntimeConfig, ...]:
+    """The handlers; the built-in one is always among them, and it is the first."""
+    names = [BUILT_IN, *(name for name in table.names() if name != BUILT_IN)]
+    return tuple(_runtime(name, table.table(name)) for name in names)
+
+
+def _runtime(name: str, table: _Table) -> RuntimeConfig:
+    if not _HANDLER.fullmatch(name):
+        raise ConfigError(f"{table.name}: {name!r} is no handler name (RuntimeClass: a DNS label)")
+    runtime = RuntimeConfig(
+        name=name,
+        path="" if name == BUILT_IN else table.text("path", name),
+        args=table.texts("args"),
+        pod_annotations=table.texts("pod_annotations"),
+        container_annotations=table.texts("container_annotations"),
+        privileged_without_host_devices=table.flag("privileged_without_host_devices"),
+        cgroup_writable=table.flag("cgroup_writable"),
+    )
+    table.refuse_rest()
+    return runtime
 
 
 def _network(table: _Table) -> NetworkConfig:
@@ -127,6 +184,18 @@ class _Table:
 
     def paths(self, key: str, default: Sequence[Path]) -> tuple[Path, ...]:
         return tuple(Path(item) for item in self._take(key, list, [str(path) for path in default]))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        found = self._take(key, list, [])
+        if not all(isinstance(item, str) for item in found):
+            raise ConfigError(f"{self.name}: {key} is {found!r}, but must be a list of strings")
+        return tuple(found)
+
+    def flag(self, key: str) -> bool:
+        return bool(self._take(key, bool, False))
+
+    def names(self) -> list[str]:
+        return list(self._values)
 
     def table(self, key: str) -> _Table:
         return _Table(self._take(key, dict, {}), f"{self.name} [{key}]")

@@ -14,6 +14,7 @@ from typing import Any
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon, pod_of
 from cri.server.errors import InvalidRequest, NotFound
+from cri.server.handlers import chosen
 from cri.server.mounts import OciMount, host_volume, image_volume
 from cri.server.oci import Surroundings, oci_config
 from cri.server.pods import Sandbox
@@ -48,7 +49,7 @@ async def settle(
     identity = resolve_identity(accounts, context, _user(image))
     check_identity(identity, sandbox.userns)
     layers = await _image_volumes(daemon, sandbox, id, config, snapshots)
-    around = _surroundings(daemon, sandbox, id)
+    around = _surroundings(daemon, sandbox, id, config)
     if config.mounts or config.devices:
         document = await look(_document, config, image.config, identity, around, layers)
     else:
@@ -63,10 +64,13 @@ async def settle(
         tty=config.tty,
         stdin=config.stdin,
         stdin_once=config.stdin_once,
-        seccomp_filter=await _seccomp(daemon, context, document),
+        seccomp_filter="" if sandbox.runtime else await _seccomp(daemon, context, document),
         pid_target=_target(sandbox, options) if options.pid == api.TARGET else "",
-        devices_all=context.privileged,
+        devices_all=context.privileged and around.host_devices,
+        external=sandbox.runtime is not None,
     )
+    if sandbox.runtime and (filter := await _seccomp_document(daemon, context, document)):
+        document["linux"]["seccomp"] = filter
     return Settled(identity, spec)
 
 
@@ -121,7 +125,8 @@ def _document(
     return oci_config(config, image, identity, around, volumes)
 
 
-def _surroundings(daemon: Daemon, sandbox: Sandbox, id: str) -> Surroundings:
+def _surroundings(daemon: Daemon, sandbox: Sandbox, id: str, config: api.ContainerConfig) -> Surroundings:
+    handler = daemon.handlers.options(sandbox.runtime_handler)
     return Surroundings(
         hostname=sandbox.hostname,
         etc=Path(daemon.sandbox_directory(sandbox.id), "etc"),
@@ -129,7 +134,26 @@ def _surroundings(daemon: Daemon, sandbox: Sandbox, id: str) -> Surroundings:
         cgroup=f"{sandbox.cgroup}/{id}",
         userns=sandbox.userns,
         host_network=sandbox.host_network,
+        host_devices=not handler.privileged_without_host_devices,
+        cgroup_writable=handler.cgroup_writable,
+        annotations={
+            **chosen(sandbox.config.annotations, handler.pod_annotations),
+            **chosen(config.annotations, handler.container_annotations),
+        },
     )
+
+
+async def _seccomp_document(
+    daemon: Daemon, context: api.LinuxContainerSecurityContext, document: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The same as _seccomp() for an external runtime: OCI `linux.seccomp`, None for no filter."""
+    profile = None if context.privileged else _profile(context)
+    if profile is None or profile.profile_type == api.SecurityProfile.Unconfined:
+        return None
+    capabilities = frozenset(document["process"]["capabilities"]["bounding"])
+    if profile.profile_type == api.SecurityProfile.RuntimeDefault:
+        return await daemon.profiles.default_document(capabilities)
+    return await daemon.profiles.localhost_document(_localhost_path(profile), capabilities)
 
 
 async def _seccomp(daemon: Daemon, context: api.LinuxContainerSecurityContext, document: dict[str, Any]) -> str:
@@ -142,10 +166,14 @@ async def _seccomp(daemon: Daemon, context: api.LinuxContainerSecurityContext, d
     capabilities = frozenset(document["process"]["capabilities"]["bounding"])
     if profile.profile_type == api.SecurityProfile.RuntimeDefault:
         return str(await daemon.profiles.default(capabilities))
+    return str(await daemon.profiles.localhost(_localhost_path(profile), capabilities))
+
+
+def _localhost_path(profile: api.SecurityProfile) -> str:
     if not profile.localhost_ref:
         # An empty name once meant "no filter" (CVE-2023-2431).
         raise InvalidRequest("seccomp profile_type is Localhost, but localhost_ref is empty")
-    return str(await daemon.profiles.localhost(profile.localhost_ref, capabilities))
+    return profile.localhost_ref
 
 
 def _profile(context: api.LinuxContainerSecurityContext) -> api.SecurityProfile | None:

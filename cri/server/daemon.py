@@ -11,6 +11,7 @@ from cri.server.accounts import AccountCache
 from cri.server.config import Config
 from cri.server.events import Events
 from cri.server.exits import Exits
+from cri.server.handlers import Handlers
 from cri.server.janitor import Janitor
 from cri.server.joins import Joins
 from cri.server.layer_usage import LayerUsage
@@ -41,6 +42,7 @@ class Daemon:
     exits: Exits
     profiles: Profiles
     userns: UserNamespaces
+    handlers: Handlers
     streaming: StreamingServer
     layers: LayerUsage
     rates: Rates = field(default_factory=Rates)

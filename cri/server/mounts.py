@@ -30,7 +30,7 @@ _MOUNT_OPTIONS = frozenset({"noexec", "nodev", "nosuid"})  # KEP-5855 names thes
 
 
 def base_mounts(
-    *, privileged: bool, shm: str, sys_writable: bool = True
+    *, privileged: bool, shm: str, cgroup_writable: bool = False, sys_writable: bool = True
 ) -> list[OciMount]:
     """What every container has; `shm` is the directory of the pod's (or the host's) /dev/shm."""
     access = "rw" if privileged else "ro"
@@ -44,7 +44,7 @@ def base_mounts(
         _mount("/dev/mqueue", "mqueue", "mqueue", kernel),
         _mount("/dev/shm", "bind", shm, ["rbind", *kernel, "rw"]),
         _mount("/sys", "sysfs", "sysfs", [*kernel, access if sys_writable else "ro"]),
-        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*kernel, "relatime", access]),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*kernel, "relatime", "rw" if cgroup_writable else access]),
     ]
 
 

@@ -7,7 +7,7 @@ client's notes and must not steer the runtime (CVE-2023-6476, CVE-2024-3154, CVE
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ class Surroundings:
     userns: Maps | None
     """The mapping of the pod's user namespace."""
     host_network: bool
+    host_devices: bool = True
+    """Whether a privileged container gets the devices of the host."""
+    cgroup_writable: bool = False
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """What an external runtime is to be told; allow-listed by its handler's configuration."""
 
 
 def oci_config(
@@ -71,6 +76,7 @@ def oci_config(
         "root": {"path": "rootfs", "readonly": context.readonly_rootfs},
         "mounts": _mounts(config, around, volumes),
         "linux": _linux(config, around),
+        **({"annotations": dict(around.annotations)} if around.annotations else {}),
     }
 
 
@@ -98,6 +104,7 @@ def _mounts(config: api.ContainerConfig, around: Surroundings, volumes: Sequence
     base = base_mounts(
         privileged=context.privileged,
         shm=around.shm,
+        cgroup_writable=around.cgroup_writable,
         # The devices and settings of the node: peers bind its /sys read-only there (KEP-5607).
         sys_writable=not (around.userns and around.host_network),
     )
@@ -107,7 +114,7 @@ def _mounts(config: api.ContainerConfig, around: Surroundings, volumes: Sequence
 def _linux(config: api.ContainerConfig, around: Surroundings) -> dict[str, Any]:
     context = config.linux.security_context
     resources = oci_resources(config.linux.resources)
-    nodes, rules = _devices(config)
+    nodes, rules = _devices(config, around)
     resources["devices"] = rules
     masked, readonly = _guarded_paths(context, around.userns is not None)
     return {
@@ -121,9 +128,10 @@ def _linux(config: api.ContainerConfig, around: Surroundings) -> dict[str, Any]:
     }
 
 
-def _devices(config: api.ContainerConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _devices(config: api.ContainerConfig, around: Surroundings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     nodes: list[dict[str, Any]] = []
-    rules = [*(PRIVILEGED_RULES if config.linux.security_context.privileged else DEFAULT_RULES)]
+    everything = config.linux.security_context.privileged and around.host_devices
+    rules = [*(PRIVILEGED_RULES if everything else DEFAULT_RULES)]
     for device in config.devices:
         made, allowed = device_config(device)
         nodes += made

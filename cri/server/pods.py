@@ -42,6 +42,8 @@ class Sandbox:
     ips: tuple[str, ...] = ()
     layout: Layout = field(default_factory=detect)
     """Where its cgroups are; a later start of crid may find itself in other ones."""
+    runtime: dict[str, Any] | None = None
+    """The external runtime of its containers, as its shim was told of it; None for the built-in one."""
     boot: str = field(default_factory=boot_id)
     """Boot id under which it was made: after a reboot nothing of it runs."""
     pod: Pod | None = None
@@ -91,6 +93,7 @@ class Sandbox:
         return {
             "config": encode(self.config),
             "runtime_handler": self.runtime_handler,
+            "runtime": self.runtime,
             "cgroup": self.cgroup,
             "created_at": self.created_at,
             "ready_at": self.ready_at,
@@ -106,7 +109,8 @@ class Sandbox:
         config = decode(api.PodSandboxConfig, doc["config"])
         layout = Layout.from_json(doc["layout"])
         names = ("runtime_handler", "cgroup", "created_at", "ready_at", "stopped_at", "netns", "boot")
-        return cls(id, config, **{name: doc[name] for name in names}, ips=tuple(doc["ips"]), layout=layout)
+        known = {name: doc[name] for name in names}
+        return cls(id, config, **known, ips=tuple(doc["ips"]), layout=layout, runtime=doc.get("runtime"))
 
 
 @dataclass(slots=True, eq=False)

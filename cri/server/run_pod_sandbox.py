@@ -72,8 +72,7 @@ def _check(daemon: Daemon, request: api.RunPodSandboxRequest) -> None:
         raise InvalidRequest(f"config takes {config.ByteSize()} bytes, more than the limit of {CONFIG_LIMIT}")
     if not config.HasField("metadata"):
         raise InvalidRequest("config.metadata is missing: it names the pod")
-    if request.runtime_handler:
-        raise InvalidRequest(f"no runtime handler {request.runtime_handler!r}; leave it empty for the default one")
+    daemon.handlers.find(request.runtime_handler)
     for field in ("name", "namespace", "uid"):
         value = getattr(config.metadata, field)
         if not _IDENTITY.fullmatch(value):
@@ -95,10 +94,11 @@ async def _make(daemon: Daemon, request: api.RunPodSandboxRequest) -> str:
         runtime_handler=request.runtime_handler,
         cgroup=pod_cgroup(daemon, request.config),
         created_at=time.time_ns(),
+        runtime=await daemon.handlers.runtime_of(request.runtime_handler),
     )
     spec = sandbox_spec(daemon, sandbox)
     if spec.userns is not None:
-        await daemon.userns.check("")
+        await daemon.userns.check(sandbox.runtime["name"] if sandbox.runtime else "")
     directory = daemon.sandbox_directory(sandbox.id)
     daemon.ledger.record(*_effects(sandbox, str(directory)))
     try:
@@ -178,6 +178,7 @@ def sandbox_spec(daemon: Daemon, sandbox: Sandbox) -> SandboxSpec:
         cgroup_parent=sandbox.cgroup,
         resources=oci_resources(linux.resources) if linux.HasField("resources") else {},
         userns=pod_maps(options),
+        runtime=sandbox.runtime,
     )
 
 

@@ -8,6 +8,7 @@ from importlib import metadata
 from cni.errors import CniError
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
+from cri.server.handlers import Found, handler_messages, handlers_condition
 from cri.server.pod_network import set_pod_cidr
 
 API_VERSION = "v1"
@@ -25,27 +26,33 @@ async def version(daemon: Daemon, request: api.VersionRequest) -> api.VersionRes
 
 async def status(daemon: Daemon, request: api.StatusRequest) -> api.StatusResponse:
     """RuntimeReady while crid runs; NetworkReady as the network's own STATUS says."""
+    handlers = await daemon.handlers.all()
     mappable = not await daemon.userns.problem()
+    conditions = [_runtime_condition(daemon, handlers), await _network_condition(daemon)]
+    if others := handlers_condition(handlers):
+        conditions.append(others)
     response = api.StatusResponse(
-        status=api.RuntimeStatus(
-            conditions=[api.RuntimeCondition(type="RuntimeReady", status=True), await _network_condition(daemon)]
-        ),
-        runtime_handlers=[
-            api.RuntimeHandler(
-                name="",
-                features=api.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=mappable),
-            )
-        ],
+        status=api.RuntimeStatus(conditions=conditions),
+        runtime_handlers=handler_messages(handlers, daemon.handlers.default),
         features=api.RuntimeFeatures(
             supplemental_groups_policy=True, user_namespaces_host_network=mappable, mount_options=True
         ),
     )
+    for handler in response.runtime_handlers:
+        handler.features.user_namespaces = mappable and not daemon.handlers.options(handler.name).path
     if request.verbose:
         response.info["config"] = json.dumps(_config(daemon))
         response.info["tidied"] = json.dumps(daemon.tidied.is_set())
         pulls = {name: {"done": each.done, "total": each.total} for name, each in daemon.pulls.items()}
         response.info["pulls"] = json.dumps(pulls)
     return response
+
+
+def _runtime_condition(daemon: Daemon, handlers: dict[str, Found]) -> api.RuntimeCondition:
+    """Ready, unless the runtime of every pod that asks for none is missing."""
+    problem = handlers[daemon.handlers.default].problem
+    reason = "DefaultRuntimeMissing" if problem else ""
+    return api.RuntimeCondition(type="RuntimeReady", status=not problem, reason=reason, message=problem)
 
 
 async def _network_condition(daemon: Daemon) -> api.RuntimeCondition:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cri.server.errors import InvalidRequest
 from cri.server.seccomp_bpf import compile_filter
+from cri.server.seccomp_oci import as_oci
 from cri.server.seccomp_profile import BY_CAPABILITY, default_profile
 from cri.server.seccomp_rules import resolve
 from runtime.linux.files import read_limited, write_atomic
@@ -24,6 +25,7 @@ from runtime.linux.files import read_limited, write_atomic
 PROFILE_LIMIT = 1 << 20
 #: Changes when the compiler's output for the same input does.
 COMPILER = 1
+T = TypeVar("T")
 RELEVANT_CAPABILITIES = frozenset(capability for capability, _ in BY_CAPABILITY)
 
 
@@ -44,27 +46,20 @@ class Profiles:
             self._defaults[relevant] = path
         return path
 
+    async def default_document(self, capabilities: frozenset[str]) -> dict[str, Any]:
+        """The same as OCI `linux.seccomp`, for a runtime that compiles it itself."""
+        return as_oci(resolve(default_profile(), capabilities & RELEVANT_CAPABILITIES))
+
+    async def localhost_document(self, reference: str, capabilities: frozenset[str]) -> dict[str, Any]:
+        """A profile on this node as OCI `linux.seccomp`; as localhost()."""
+        return await asyncio.to_thread(_named, reference, lambda profile: as_oci(resolve(profile, capabilities)))
+
     async def localhost(self, reference: str, capabilities: frozenset[str]) -> str:
         """The file of a profile on this node; `reference` is its absolute path, as the CRI has it.
 
         Read every time, because its owner may change it. Raises InvalidRequest, FileNotFoundError, OSError.
         """
-        return await asyncio.to_thread(self._localhost, reference, capabilities)
-
-    def _localhost(self, reference: str, capabilities: frozenset[str]) -> str:
-        if not reference.startswith("/"):
-            raise InvalidRequest(f"seccomp localhost_ref {reference[:200]!r} is no absolute path")
-        try:
-            profile = json.loads(read_limited(reference, PROFILE_LIMIT))
-        except ValueError as error:
-            raise InvalidRequest(f"seccomp profile {reference}: not JSON: {error}") from error
-        if not isinstance(profile, dict):
-            raise InvalidRequest(f"seccomp profile {reference}: not a JSON object")
-        try:
-            return self.filter_path(profile, capabilities)
-        except InvalidRequest as error:
-            error.add_note(f"in {reference}")
-            raise
+        return await asyncio.to_thread(_named, reference, lambda profile: self.filter_path(profile, capabilities))
 
     def filter_path(self, profile: Mapping[str, Any], capabilities: frozenset[str]) -> str:
         """The file of any profile document, compiled now unless it has been before. Blocks; raises InvalidRequest."""
@@ -74,3 +69,20 @@ class Profiles:
         if not path.exists():
             write_atomic(path, compile_filter(resolved))
         return str(path)
+
+
+def _named(reference: str, use: Callable[[dict[str, Any]], T]) -> T:
+    """What `use` makes of the profile at an absolute path; its errors name the file. Blocks."""
+    if not reference.startswith("/"):
+        raise InvalidRequest(f"seccomp localhost_ref {reference[:200]!r} is no absolute path")
+    try:
+        profile = json.loads(read_limited(reference, PROFILE_LIMIT))
+    except ValueError as error:
+        raise InvalidRequest(f"seccomp profile {reference}: not JSON: {error}") from error
+    if not isinstance(profile, dict):
+        raise InvalidRequest(f"seccomp profile {reference}: not a JSON object")
+    try:
+        return use(profile)
+    except InvalidRequest as error:
+        error.add_note(f"in {reference}")
+        raise

@@ -44,7 +44,7 @@ class Shim:
         """`crid` is where to answer first; `signals` an fd that tells of SIGCHLD."""
         self.loop = Loop(self._log)
         self.home = Home(spec, self.loop)
-        self.operations = Operations(self)
+        self.operations = _operations(self)
         self.service = Service(self.loop, self.operations.handlers(), self.operations.disconnected)
         self._crid = crid
         self._children: dict[int, Callable[[int], None]] = {}
@@ -133,9 +133,7 @@ class Shim:
                 return
             if not pid:
                 return
-            ended = self._children.pop(pid, None)
-            if ended is not None:  # else an orphan of a container without a PID namespace of its own
-                ended(status)
+            self._children.pop(pid, functools.partial(self.operations.orphaned, pid))(status)
 
     # The end.
 
@@ -153,6 +151,14 @@ class Shim:
                 os.write(fd, f"{time.time():.3f} {type(error).__name__}: {explain(error)}\n".encode())
         finally:
             os.close(fd)
+
+
+def _operations(shim: Shim) -> Operations:
+    if shim.home.spec.runtime is None:
+        return Operations(shim)
+    from runtime.external.operations import ExternalOperations  # memory that no other pod's shim shall pay for
+
+    return ExternalOperations(shim)
 
 
 def run(doc: dict[str, Any], crid: Channel, signals: int) -> NoReturn:

@@ -58,6 +58,9 @@ class Operations:
             "arrived": self._arrived,
         }
 
+    def orphaned(self, pid: int, status: int) -> None:
+        """A process ended whose parent was not the shim: of a container without a PID namespace of its own."""
+
     # The pod.
 
     def _hello(self, request: Request) -> None:

@@ -41,8 +41,10 @@ Sandbox = tuple[str, api.PodSandboxConfig]
 class Crid:
     """One daemon and its directories. `cri` stays usable across restarts."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, settings: str = "") -> None:
+        """`settings` are lines of TOML for the top of its configuration."""
         self.base = base
+        self.settings = settings
         self.root, self.state = base / "root", base / "state"
         self.socket = self.state / "cri.sock"
         token = secrets.token_hex(3)
@@ -61,7 +63,7 @@ class Crid:
         for name in ("net.d", "cni-bin", "certs.d"):
             (self.base / name).mkdir(exist_ok=True)
         self.config.write_text(
-            f'root = "{self.root}"\nstate = "{self.state}"\nlisten = "{self.socket}"\n'
+            f'{self.settings}\nroot = "{self.root}"\nstate = "{self.state}"\nlisten = "{self.socket}"\n'
             f'[network]\nconf_dir = "{self.base}/net.d"\nbin_dirs = ["{self.base}/cni-bin"]\n'
             f'cache_dir = "{self.root}/cni"\nbridge = "{self.bridge}"\nsubnet = "{self.subnet}"\n'
             f'[images]\nregistries = ["{self.registries}"]\n'
@@ -209,10 +211,10 @@ class Crid:
 
 
 @contextlib.asynccontextmanager
-async def running_crid(environment: Mapping[str, str] | None = None) -> AsyncIterator[Crid]:
-    """A started crid; all that it made is gone when the block ends."""
+async def running_crid(environment: Mapping[str, str] | None = None, settings: str = "") -> AsyncIterator[Crid]:
+    """A started crid; all that it made is gone when the block ends. `settings` is TOML for its configuration."""
     base = Path(tempfile.mkdtemp(dir="/tmp", prefix="na-"))
-    crid = Crid(base)
+    crid = Crid(base, settings)
     try:
         await crid.start(**dict(environment or {}))
         yield crid

@@ -1,0 +1,111 @@
+"""One more process in a container of an external runtime: `exec --detach`, after which it is the shim's child.
+
+It lives in the container's cgroup; when it runs out of time it is killed with its descendants.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Final
+
+from runtime.errors import NotFound
+from runtime.external.containers import ExternalContainer
+from runtime.external.processes import kill_family, read_pid
+from runtime.external.runs import Expect, Run, failure
+from runtime.external.terminals import ConsoleSocket
+from runtime.shim.birth import Finished, exit_code
+
+EXEC_SECONDS: Final = 30.0
+
+
+class ExternalExec:
+    """A process of an ExecSpec; everything happens in the shim's loop. The counterpart of shim.execs.ExecProcess."""
+
+    def __init__(self, container: ExternalContainer, id: str, number: int, expect: Expect) -> None:
+        """`number` is unique in the shim; the id is the caller's and only compared."""
+        self.id = id
+        self.pid = 0
+        self.exit_code: int | None = None
+        self._container = container
+        self._expect = expect
+        self._name = f"exec-{number}"
+        self._terminal: ConsoleSocket | None = None
+        self._run: Run | None = None
+        self._killed = False
+
+    def start(
+        self,
+        document: bytes,
+        streams: tuple[int, int, int],
+        terminal: bool,
+        started: Finished,
+        ended: Callable[[ExternalExec], None],
+    ) -> None:
+        """`document` is an OCI process, passed on unread. `started` comes first, then, if it ran, `ended`.
+
+        Raises NotFound when the container does not run, OSError.
+        """
+        container = self._container
+        if not container.running:
+            raise NotFound(f"container {container.id} is not running")
+        self._started, self._ended = started, ended
+        arguments = ["--detach", "--process", f"{self._name}.json", "--pid-file", f"{self._name}.pid"]
+        if terminal:
+            self._terminal = ConsoleSocket(container.bundle, f"{self._name}.sock")
+            arguments += ["--console-socket", self._terminal.name]
+        try:
+            self._run = container.tool.run(
+                "exec",
+                arguments,
+                EXEC_SECONDS,
+                self._executed,
+                streams=streams,
+                file=f"{self._name}.json",
+                content=document,
+            )
+        except BaseException:
+            self._clean()
+            raise
+
+    def _executed(self, error: bytes) -> None:
+        self._run = None
+        try:
+            if error:
+                raise ValueError
+            self.pid = read_pid(f"{self._container.bundle}/{self._name}.pid")
+            master = self._terminal.take() if self._terminal else None
+            if self._terminal and master is None:
+                raise ValueError("it has delivered no terminal")
+        except (OSError, ValueError) as trouble:
+            self._clean()
+            self.kill()
+            self._started(error or failure(self._container.tool, "exec", f"reported success, but {trouble}"), None)
+            return
+        self._clean()
+        self._started(b"", master)
+        self._expect(self.pid, self.reaped)
+        if self._killed:
+            self.kill()
+
+    def reaped(self, wait_status: int) -> None:
+        """The process was waited for."""
+        self.exit_code = exit_code(wait_status)
+        self._ended(self)
+
+    def kill(self) -> None:
+        """SIGKILL it and what it has started; no error when they are gone."""
+        self._killed = True
+        if self._run is not None:
+            self._run.kill()
+        elif self.pid and self.exit_code is None:
+            kill_family(self.pid, self._container.cgroup)
+
+    def _clean(self) -> None:
+        """Remove what was only for the start."""
+        if self._terminal is not None and self._run is None:
+            self._terminal.close()
+        for suffix in ("json", "pid"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self._container.bundle}/{self._name}.{suffix}")

@@ -1,0 +1,62 @@
+"""Processes that an external runtime has made: read from its pid file, checked, and killed with what they started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import Final
+
+from runtime.linux.cgroups import Cgroup
+
+ROUNDS: Final = 20
+
+
+def read_pid(path: str) -> int:
+    """The pid that a runtime has written; raises ValueError when it is none, FileNotFoundError without the file."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        text = os.read(fd, 32).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
+    if not text.isdecimal() or int(text) < 2:
+        raise ValueError(f"its pid file holds {text!r}")
+    return int(text)
+
+
+def is_ours(pid: int) -> bool:
+    """Whether a process is this shim's child: the runtime has ended, so what it has made was given to the subreaper."""
+    return parent(pid) == os.getpid()
+
+
+def parent(pid: int) -> int:
+    """The parent of a process, 0 when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return int(file.read(1024).rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def kill_family(pid: int, cgroup: Cgroup) -> None:
+    """SIGKILL a process of a container and all that descend from it.
+
+    An exec of an external runtime has no cgroup of its own. So its descendants are stopped, generation by generation,
+    until no new ones appear, and then killed together: none can escape by forking meanwhile.
+    """
+    family: set[int] = set()
+    fresh = {pid} if parent(pid) else set()
+    for _ in range(ROUNDS):
+        if not fresh:
+            break
+        for member in fresh:
+            _send(member, signal.SIGSTOP)
+        family |= fresh
+        fresh = {process for process in cgroup.procs() if parent(process) in family} - family
+    for member in family:
+        _send(member, signal.SIGKILL)
+
+
+def _send(pid: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
