@@ -39,12 +39,13 @@ class Container:
     """A container and its first process; everything happens in the shim's loop."""
 
     def __init__(self, home: Home, doc: Mapping[str, Any], published: Callable[[Container], None]) -> None:
-        """`doc` has the keys container (id), cgroup (path) and those of Console.
+        """`doc` has the keys container (id), cgroup (path), pid_own and those of Console.
 
         `published` is called once, when the exit is on disk. Raises OSError when the log cannot be opened.
         """
         self.id: str = doc["container"]
         self.cgroup = Cgroup(doc["cgroup"], home.layout)
+        self._flags = syscalls.CLONE_NEWNS | (syscalls.CLONE_NEWPID if doc.get("pid_own") else 0)
         self.console = Console(home.loop, doc, self._output_ended)
         self.pid = 0
         self.pidfd: Fd | None = None
@@ -92,9 +93,9 @@ class Container:
             with Fd(self.cgroup.clone_fd()) as cgroup:
                 if self._home.spec.userns is None:
                     body = functools.partial(run_init, init)
-                    self._home.bear(birth, body, syscalls.CLONE_NEWNS, cgroup.fileno(), target)
+                    self._home.bear(birth, body, self._flags, cgroup.fileno(), target)
                 else:
-                    userns.bear_container(self._home, birth, init, cgroup.fileno(), target)
+                    userns.bear_container(self._home, birth, init, self._flags, cgroup.fileno(), target)
         except BaseException:
             self.console.close()
             raise

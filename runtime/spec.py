@@ -61,7 +61,8 @@ class ContainerSpec(_Document):
     """A container of a sandbox: an OCI config (`oci`: process, mounts, linux.*) and what that has no word for.
 
     `rootfs` is an overlay of layers or a directory. `log_path` empty discards the output. `seccomp_filter` is a file
-    of compiled BPF, empty for none. `pid_target` is the id of the container whose PID namespace is shared (CRI TARGET).
+    of compiled BPF, empty for none. `pid_target` is the id of the container whose PID namespace is shared (CRI TARGET);
+    `pid_own` gives a container one of its own whatever the pod's others have (CRI CONTAINER).
     `devices_all` gives a privileged container every device node of the host. `external`: its pod has a `runtime`.
     """
 
@@ -76,6 +77,7 @@ class ContainerSpec(_Document):
     stdin_once: bool = False
     seccomp_filter: str = ""
     pid_target: str = ""
+    pid_own: bool = False
     devices_all: bool = False
     external: bool = False
 

@@ -65,6 +65,7 @@ async def settle(
         stdin=config.stdin,
         stdin_once=config.stdin_once,
         seccomp_filter="" if sandbox.runtime else await _seccomp(daemon, context, document),
+        pid_own=options.pid == api.CONTAINER,
         pid_target=_target(sandbox, options) if options.pid == api.TARGET else "",
         devices_all=context.privileged and around.host_devices,
         external=sandbox.runtime is not None,
@@ -79,8 +80,8 @@ def _check_security(sandbox: Sandbox, context: api.LinuxContainerSecurityContext
         raise InvalidRequest("a privileged container needs a sandbox whose security context is privileged too")
     for field in ("network", "ipc", "pid"):
         asked, given = getattr(context.namespace_options, field), getattr(sandbox.options, field)
-        # POD is also what an absent field says; a container then takes what its pod has.
-        if asked not in (given, api.POD, api.TARGET):
+        # POD is also what an absent field says; a container then takes what its pod has. Less it can always have.
+        if asked not in (given, api.POD) and not (field == "pid" and asked in (api.CONTAINER, api.TARGET)):
             mode = api.NamespaceMode.Name
             raise InvalidRequest(f"namespace_options.{field} is {mode(asked)}, but the pod has {mode(given)}")
 

@@ -42,6 +42,7 @@ class ExternalContainer(Container):
         self.bundle = state.bundle_path(home.spec.state_dir, self.id)
         self.tool = Tool(home, expect, self.id, self.bundle, self.cgroup)
         self._expect = expect
+        self._own_pid = bool(doc.get("pid_own"))
         self._terminal = ConsoleSocket(self.bundle, "tty.sock") if doc["tty"] else None
         self._starting: Run | None = None
         self._deleted = False
@@ -81,9 +82,9 @@ class ExternalContainer(Container):
         return ["--console-socket", self._terminal.name] if self._terminal else []
 
     def _pid_namespace(self, target: Fd | None) -> str:
-        shared = target or self._home.init
+        shared = None if self._own_pid else target or self._home.init
         if shared is None:
-            return "" if self._home.spec.pid == "node" else "new"
+            return "" if self._home.spec.pid == "node" and not self._own_pid else "new"
         return f"/proc/{pid_of(shared)}/ns/pid"
 
     def _created(self, error: bytes) -> None:

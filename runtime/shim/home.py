@@ -30,10 +30,11 @@ class Home:
     ) -> None:
         """Begin a birth in the right PID namespace: that of `target` (a pidfd), the pod's, the node's, or a new one.
 
+        With CLONE_NEWPID in `flags` it is a new one in any case.
         setns(2) into a PID namespace moves only later children, so it is undone at once. That saves the second fork
         that entering a PID namespace is known for. Raises OSError.
         """
-        shared = target or self.init
+        shared = None if flags & syscalls.CLONE_NEWPID else target or self.init
         if shared is None:
             birth.begin(body, flags if self.spec.pid == "node" else flags | syscalls.CLONE_NEWPID, cgroup)
             return

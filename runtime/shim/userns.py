@@ -28,15 +28,15 @@ def open_user_namespace(home: Home) -> Fd:
     return Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
-def bear_container(home: Home, birth: Birth, plan: InitPlan, cgroup: int, target: Fd | None) -> None:
+def bear_container(home: Home, birth: Birth, plan: InitPlan, flags: int, cgroup: int, target: Fd | None) -> None:
     """Begin the birth of a container's first process. Raises OSError.
 
     In a PID namespace that is there already one process does it all, and changes namespaces when the tree is built.
     """
     with open_user_namespace(home) as users:
         plan.userns = users.fileno()
-        if target is not None or home.init is not None:
-            home.bear(birth, functools.partial(run_init, plan), syscalls.CLONE_NEWNS, cgroup, target)
+        if not flags & syscalls.CLONE_NEWPID and (target is not None or home.init is not None):
+            home.bear(birth, functools.partial(run_init, plan), flags, cgroup, target)
         else:
             _bear_heir(home, birth, plan, cgroup)
 

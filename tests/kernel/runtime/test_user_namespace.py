@@ -10,10 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.client import Pod
-from runtime.linux.mountapi import MOUNT_ATTR_IDMAP, mount_setattr
-from runtime.linux.mounts import OverlayRootfs
-from runtime.linux.mounts import bind as open_bind
-from tests.support.containers import CAPABILITIES, Node, bind, exec_output, logged, mount
+from tests.support.containers import CAPABILITIES, Node
 
 BASE, LENGTH = 200_000, 65_536
 IDS = {"uid": [[0, BASE, LENGTH]], "gid": [[0, BASE, LENGTH]]}
