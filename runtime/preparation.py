@@ -76,9 +76,7 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
         "pid_own": spec.pid_own,
         "traces": bool((process.bounding | process.permitted) >> CAP_SYS_PTRACE & 1),
     }
-    process = process._replace(scheduling=plan_scheduling(spec.oci))
-    tree = rootfs.tree_of(spec) | {"separation": plan_separation(linux)}
-    document = {"process": process, "tree": tree, "criu": criu}
+    document = {"process": process, "tree": rootfs.tree_of(spec), "criu": criu}
     prepared = Prepared(request, json.dumps(document).encode(), record, state_dir)
     try:
         if spec.external:
