@@ -38,6 +38,11 @@ Done = Callable[[bytes], None]
 class Container:
     """A container and its first process; everything happens in the shim's loop."""
 
+    __slots__ = (
+        "_birth", "_done", "_error", "_finished_at", "_home", "_published", "_wait_status",
+        "cgroup", "console", "exit", "id", "pid", "pidfd", "started_at",
+    )  # fmt: skip
+
     def __init__(self, home: Home, doc: Mapping[str, Any], published: Callable[[Container], None]) -> None:
         """`doc` has the keys container (id), cgroup (path), pid_own and those of Console.
 
@@ -88,10 +93,10 @@ class Container:
         theirs: list[Fd | None] = []
         try:
             theirs = self.console.open_pipes()
-            stdin, stdout, stderr = (fd.fileno() if fd else -1 for fd in theirs)
-            init = InitPlan(self._home.spec.state_dir, document, self.cgroup, (stdin, stdout, stderr))
+            stdin, stdout, stderr = map(_number, theirs)
+            init = InitPlan(self._home.state_dir, document, self.cgroup, (stdin, stdout, stderr))
             with Fd(self.cgroup.clone_fd()) as cgroup:
-                if self._home.spec.userns is None:
+                if self._home.userns is None:
                     body = functools.partial(run_init, init)
                     self._home.bear(birth, body, self._flags, cgroup.fileno(), target)
                 else:
@@ -172,7 +177,7 @@ class Container:
         self.console.close()
         self._close_pidfd()
         record = {"cgroup": self.cgroup.path, "started_at": self.started_at} | self.exit
-        state.write_container(self._home.spec.state_dir, self.id, record)
+        state.write_container(self._home.state_dir, self.id, record)
         failpoint("shim.exit.after_write")
         self._published(self)
 
@@ -202,3 +207,7 @@ class Container:
         """SIGKILL everything in it."""
         if not self.gone:
             self.cgroup.kill()
+
+
+def _number(fd: Fd | None) -> int:
+    return -1 if fd is None else fd.fileno()

@@ -4,7 +4,7 @@ What CPython 3.11 keeps per process is written when code runs: a function's byte
 calls (PEP 659), and the cache of type attributes remembers names and forgets others. Done here it is done once, in
 pages that all shims share; what is not done here every shim does again, in copies of its own.
 
-The actors are real, only the stage is not: no child is cloned, no file is opened, every socket ends in this process.
+The actors are real, only the stage is not: nobody is forked, no file is opened, every socket ends in this process.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import CodeType, FrameType
 from typing import Final
 
-from runtime.linux import failpoints
+from runtime.gathering import fill_gaps, gather
+from runtime.linux import failpoints, syscalls
 from runtime.linux.cgroups import Layout
 from runtime.linux.channel import Channel
-from runtime.linux.fds import Fd
 from runtime.linux.messages import encode
-from runtime.linux.syscalls import close_range
-from runtime.shim.birth import Birth
+from runtime.shim import birth, main
 from runtime.shim.home import Home
 from runtime.shim.main import Shim
-from runtime.spec import SandboxSpec
 from runtime.status import Status
 
-_POOL: Final = 16 * 1024
-_BYTES_HEADER: Final = sys.getsizeof(b"")
 ROUNDS: Final = 20  # more than a function needs to be specialized
 # Stands in for a cgroup: a directory that is there and has no cgroup.kill.
 _CGROUPS: Final = Layout({}, "/proc", frozenset())
-_SPEC: Final = {"id": "rehearsal", "state_dir": "/proc/self", "hostname": "h", "cgroup_parent": "/self"}
+_SPEC: Final = {"id": "rehearsal", "state_dir": "/proc/rehearsal", "pid": "container", "userns": None, "runtime": None}
 _START: Final = {
     "op": "start",
     "container": "c",
@@ -42,50 +41,88 @@ _START: Final = {
     "stdin_once": False,
     "pid_target": "",
 }
-
-
-class _Stage(Home):
-    """A home where births succeed without a child."""
-
-    def bear(self, birth: Birth, body: object, flags: int, cgroup: int, target: Fd | None = None) -> None:
-        near, far = Channel.pair()
-        Status(far).executing()
-        far.close()
-        birth.watch(near, 0, os.dup(cgroup))
+# What cannot be played, because it changes the process that does it.
+_ONCE: Final = (Shim.live, main._become_shim, main.fork_builder, syscalls.clone3, syscalls.set_child_subreaper)
 
 
 def rehearse() -> list[bytes]:
     """Play a pod's life, from the builder's answer to a running container, often enough; leaves no fd open.
 
-    What it returns must be kept: it fills the gaps that importing has left in the heap, so that what a shim allocates
-    lies together, in pages that hold nothing else.
+    What it returns must be kept, see `runtime.gathering`.
     """
-    sys._clear_type_cache()  # a full cache would forget, in every shim anew, what importing has left in it
-    gc.collect()
-    filling = _fill_gaps()
     first = os.dup(0)
     failpoints.arm("")  # they are for the performance
-    for _ in range(ROUNDS):
-        _play()
+    with _stage():
+        used = _used_by(_play)
+    filling = fill_gaps()
+    gather(used)
+    sys._clear_type_cache()  # a full cache would forget, in every shim anew, what importing has left in it
+    with _stage():
+        for _ in range(ROUNDS):
+            _play()
+    for function in _ONCE:
+        _know_names(function.__code__.co_names)
     gc.collect()  # what still owns an fd must not close the number later, when it is another's
-    close_range(first)
+    syscalls.close_range(first)
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     return filling
 
 
-def _fill_gaps() -> list[bytes]:
-    """A pool's worth of every size class of obmalloc.c, and some chunks of what malloc serves."""
-    small = [bytes(size - _BYTES_HEADER) for size in range(48, 513, 16) for _ in range(_POOL // size)]
-    large = [bytes(size - _BYTES_HEADER) for size in range(528, 8192, 64) for _ in range(2)]
-    return small + large
+def _used_by(play: Callable[[], None]) -> set[CodeType]:
+    """What code ran, and that which runs in shims only."""
+    used = {function.__code__ for function in _ONCE}
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            used.add(frame.f_code)
+
+    sys.setprofile(note)
+    try:
+        play()
+    finally:
+        sys.setprofile(None)
+    return used
+
+
+@contextmanager
+def _stage() -> Iterator[None]:
+    """What would leave this process is played: forks succeed without a child, and what a child would say is there."""
+    with ExitStack() as scenery:
+        for module, name, prop in (
+            (main, "fork_builder", _builder),
+            (birth, "clone3", _child),
+        ):
+            scenery.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, prop)
+        yield
+
+
+def _builder(home: Home, ours: Channel, theirs: Channel) -> int:
+    theirs.send_payload(encode({"re": 0}), [os.dup(ours.fileno()), os.dup(ours.fileno())])
+    return os.getpid()
+
+
+def _child(flags: int, *, cgroup: int) -> tuple[int, int]:
+    """Says to its shim (Birth.begin) that all went well, and is no process that anybody could wait for."""
+    Status(sys._getframe(1).f_locals["theirs"]).executing()
+    return 0x7FFFFFFF, os.dup(cgroup)
+
+
+def _know_names(names: tuple[str, ...]) -> None:
+    """Have the type cache know these attributes of modules, for functions that run but once."""
+    for name in names:
+        getattr(os, name, None)
 
 
 def _play() -> None:
     crid, ours = Channel.pair()
-    shim = Shim(SandboxSpec.from_json(_SPEC), ours, os.dup(crid.fileno()))
-    shim.home = _Stage(shim.home.spec, shim.loop)
+    signals, born = os.pipe()
+    shim = Shim(signals)
     shim.home.layout = _CGROUPS
-    shim._ready(encode({"re": 0}), [os.dup(crid.fileno()), os.dup(crid.fileno())])
+    shim.begin(_SPEC, ours)
+    shim.loop.turn()
+    os.write(born, bytes(128))
+    shim.loop.turn()
     crid.recv()
     crid.send({"id": 1, **_START}, blob=b"{}")
     shim.loop.turn()

@@ -13,19 +13,20 @@ import gc
 import os
 import select
 import signal
-from typing import Any
 
 import prctl
 
 from runtime.errors import to_doc
+from runtime.gathering import fill_gaps
 from runtime.linux.caps import bounding_mask, every_mask
 from runtime.linux.cgroups import detect
 from runtime.linux.channel import Channel
+from runtime.linux.messages import Message
 from runtime.linux.mounts import appends_layers
 from runtime.linux.namespaces import in_chroot
 from runtime.linux.syscalls import close_range, signalfd
 from runtime.rehearsal import rehearse
-from runtime.shim import main as shim
+from runtime.shim.main import Shim
 from runtime.signals import start_from_defaults
 from runtime.trial import run_trial
 
@@ -49,15 +50,16 @@ def main(channel_fd: int) -> None:
     bounding_mask()
     every_mask()
     filling = rehearse()
-    gc.collect()
+    filling += fill_gaps()
+    shim = Shim(signals)
+    filling += fill_gaps()
     gc.freeze()
-    gc.disable()
     channel.send({"ready": True})
-    _serve(channel, signals)
+    _serve(channel, shim, signals)
     del filling
 
 
-def _serve(channel: Channel, signals: int) -> None:
+def _serve(channel: Channel, shim: Shim, signals: int) -> None:
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
     poll.register(signals, select.POLLIN)
@@ -69,7 +71,7 @@ def _serve(channel: Channel, signals: int) -> None:
             message = channel.recv()
             if message is None:
                 return
-            _fork(channel, message.doc, message.fds, signals)
+            _fork(channel, shim, message)
 
 
 def _reap(signals: int) -> None:
@@ -87,17 +89,19 @@ def _take_channel(fd: int) -> Channel:
     return channel
 
 
-def _fork(zygote: Channel, doc: dict[str, Any], fds: list[int], signals: int) -> None:
-    """One request: a shim for `spec`, or a trial of user namespaces, that answers on the fd sent with it."""
-    connection = Channel.adopt(fds[0])
+def _fork(zygote: Channel, shim: Shim, message: Message) -> None:
+    """One request: `shim` lives in a process of its own, for `spec`, or user namespaces are tried there.
+
+    It answers on the fd sent with the request.
+    """
+    connection = Channel.adopt(message.fds[0])
     try:
         pid = os.fork()
         if not pid:
             zygote.close()
-            gc.enable()  # what was frozen is never visited again
-            if doc["op"] == "try":
-                run_trial(doc["directory"], connection)
-            shim.run(doc["spec"], connection, signals)
+            if message.doc["op"] == "try":
+                run_trial(message.doc["directory"], connection)
+            shim.live(message.doc["spec"], connection)
     except OSError as error:
         with contextlib.suppress(OSError):
             connection.send({"re": 0, "error": to_doc(error)})

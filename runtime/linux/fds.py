@@ -52,9 +52,12 @@ class Fd:
 
 def pipe(*, read_blocks: bool = True, write_blocks: bool = True, size: int = 0) -> tuple[Fd, Fd]:
     """A close-on-exec pipe as (read end, write end); `size` in bytes is a wish that the user's pipe quota may deny."""
-    read, write = (Fd(fd) for fd in os.pipe2(os.O_CLOEXEC))
-    os.set_blocking(read.fileno(), read_blocks)
-    os.set_blocking(write.fileno(), write_blocks)
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    read, write = Fd(read_fd), Fd(write_fd)
+    if not read_blocks:
+        os.set_blocking(read_fd, False)
+    if not write_blocks:
+        os.set_blocking(write_fd, False)
     if size:
         try:
             fcntl.fcntl(write.fileno(), F_SETPIPE_SZ, size)

@@ -5,6 +5,9 @@ process), so nobody on the way parses it. Every object carries "v", the protocol
 keys, and a reader ignores keys that it does not know, so a shim of last month's release can be spoken to.
 
 What is too long for one packet is carried in a sealed memfd, whose content can not change while it is read.
+
+JSON's own C functions are called without the classes around them, which make an encoder anew for every text: in a shim
+each function and object that a message passes through is one more page of its own.
 """
 
 from __future__ import annotations
@@ -12,30 +15,41 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from typing import Any, Final, NamedTuple
+from _json import encode_basestring_ascii, make_encoder
+from typing import Any, Final, NoReturn
 
 VERSION: Final = 1
 MESSAGE_MAX: Final = 16 * 1024 * 1024
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
-_DECODER: Final = json.JSONDecoder()
 
 
 class ProtocolError(Exception):
     """The far side sent something that is no message of this protocol."""
 
 
-class Message(NamedTuple):
+def _refuse(value: object) -> NoReturn:
+    raise TypeError(f"{type(value).__name__} has no place in a message")
+
+
+# Arguments: markers, default, encoder, indent, key separator, item separator, sort_keys, skipkeys, allow_nan.
+_encode: Final[Any] = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, True)
+_scan: Final[Any] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # missing in typeshed
+
+
+class Message:
     """A received message; its fds are close-on-exec and belong to the receiver."""
 
-    doc: dict[str, Any]
-    fds: list[int]
-    blob: bytes = b""
+    __slots__ = ("blob", "doc", "fds")
+
+    def __init__(self, doc: dict[str, Any], fds: list[int], blob: bytes) -> None:
+        self.doc = doc
+        self.fds = fds
+        self.blob = blob
 
 
 def encode(doc: dict[str, Any], blob: bytes = b"") -> bytes:
     """One message as bytes; raises ProtocolError when it is larger than MESSAGE_MAX."""
-    payload = _ENCODER.encode({"v": VERSION, **doc}).encode()
+    payload = "".join(_encode({"v": VERSION, **doc}, 0)).encode()
     if blob:
         payload += b"\n" + blob
     if len(payload) > MESSAGE_MAX:
@@ -47,8 +61,8 @@ def decode(head: bytes) -> dict[str, Any]:
     """The inverse of encode(), without blob; raises ProtocolError for what is not a versioned JSON object."""
     try:
         text = head.decode()
-        doc, end = _DECODER.raw_decode(text)
-    except (ValueError, RecursionError) as error:
+        doc, end = _scan(text, 0)
+    except (ValueError, RecursionError, StopIteration) as error:  # StopIteration: nothing where a value should be
         raise ProtocolError(f"not JSON: {error}") from error
     if end != len(text) or not isinstance(doc, dict) or not isinstance(doc.get("v"), int):
         raise ProtocolError("not an object with a version")

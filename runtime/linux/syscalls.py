@@ -107,6 +107,7 @@ _umount2 = wrapper("umount2", c_char_p, c_int)
 _syncfs = wrapper("syncfs", c_int)
 _execve = wrapper("execve", c_char_p, c_void_p, c_void_p)
 _fstatfs = wrapper("fstatfs", c_int, c_void_p)
+_prctl = wrapper("prctl", c_int, c_ulong)
 _signalfd = wrapper("signalfd", c_int, c_void_p, c_int)
 _clone3 = numbered("clone3", c_char_p, c_size_t)
 _close_range = numbered("close_range", c_uint, c_uint, c_uint)
@@ -114,6 +115,7 @@ _openat2 = numbered("openat2", c_int, c_char_p, c_void_p, c_size_t)
 _rt_sigaction = numbered("rt_sigaction", c_int, c_void_p, c_void_p, c_size_t)
 _clone = numbered("clone", c_ulong, c_void_p, c_void_p, c_void_p, c_ulong)
 # Older than the common numbers.
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _RT_SIGACTION, _CLONE = (13, 56) if os.uname().machine == "x86_64" else (134, 220)
 
 
@@ -125,6 +127,14 @@ def unshare(flags: int) -> None:
 def setns(fd: int, nstype: int) -> None:
     """Enter the namespace, or those of a pidfd's process that `nstype` selects (setns(2))."""
     _setns(fd, nstype)
+
+
+def set_child_subreaper() -> None:
+    """Become the parent of descendants whose own parent ends (PR_SET_CHILD_SUBREAPER(2const)).
+
+    Here, because this one is a shim's, for whom python-prctl's way of wrapping costs a dozen pages of memory.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def default_action(signum: int) -> None:

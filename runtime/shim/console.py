@@ -16,6 +16,10 @@ from runtime.streams import set_size
 class Console:
     """Owns everything that a container's output goes through until all of it has reached the log."""
 
+    __slots__ = (
+        "_ended", "_input", "_loop", "_master", "_outputs", "_stdin_once", "_terminal", "_wants_input", "log",
+    )  # fmt: skip
+
     def __init__(self, loop: Loop, doc: Mapping[str, Any], ended: Callable[[], None]) -> None:
         """Opens the log (raises OSError). `ended` is called when the last output has come to its end.
 

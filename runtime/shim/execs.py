@@ -57,7 +57,7 @@ class ExecProcess:
         try:
             with Fd(os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as cgroup:
                 body = functools.partial(run_exec, plan)
-                if self._home.spec.userns is not None:
+                if self._home.userns is not None:
                     userns.bear_exec(self._home, birth, plan, cgroup.fileno(), container.pidfd)
                 elif late:
                     birth.begin(body, 0, cgroup.fileno())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from runtime.linux import syscalls
 from runtime.linux.cgroups import Layout, detect
 from runtime.linux.fds import Fd
+from runtime.linux.userns import Maps
 from runtime.shim.birth import Birth
 from runtime.shim.loop import Loop
 from runtime.spec import SandboxSpec
@@ -17,13 +19,27 @@ from runtime.status import Status
 class Home:
     """The sandbox's spec, the loop, and the PID namespaces that children can be born in."""
 
-    def __init__(self, spec: SandboxSpec, loop: Loop) -> None:
-        self.spec = spec
+    __slots__ = ("_doc", "_own_pidns", "init", "layout", "loop", "pid", "state_dir", "userns", "watched")
+
+    def __init__(self, loop: Loop) -> None:
+        """Made in the zygote, where everything that all pods have alike can be made."""
         self.loop = loop
         self.layout: Layout = detect()
         self.init: Fd | None = None  # pidfd of a shared PID namespace's first process
         self.watched = False  # whether a container of the pod has CAP_SYS_PTRACE (`runtime.arrival`)
         self._own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def settle(self, doc: dict[str, Any]) -> None:
+        """Become the home of the pod whose SandboxSpec this is, as JSON."""
+        self._doc = doc
+        self.state_dir: str = doc["state_dir"]
+        self.pid: str = doc["pid"]
+        self.userns: Maps | None = doc["userns"]
+
+    @property
+    def spec(self) -> SandboxSpec:
+        """Made for those who ask, which is rare: most of a shim's life needs no more than the fields above."""
+        return SandboxSpec.from_json(self._doc)
 
     def bear(
         self, birth: Birth, body: Callable[[Status], None], flags: int, cgroup: int, target: Fd | None = None
@@ -36,7 +52,7 @@ class Home:
         """
         shared = None if flags & syscalls.CLONE_NEWPID else target or self.init
         if shared is None:
-            birth.begin(body, flags if self.spec.pid == "node" else flags | syscalls.CLONE_NEWPID, cgroup)
+            birth.begin(body, flags if self.pid == "node" else flags | syscalls.CLONE_NEWPID, cgroup)
             return
         syscalls.setns(shared.fileno(), syscalls.CLONE_NEWPID)
         try:

@@ -42,12 +42,17 @@ class Timer:
 class Loop:
     """Calls back when fds are ready or times have come, until stop()."""
 
+    __slots__ = ("_callbacks", "_epoll", "_on_error", "_running", "_timers")
+
     def __init__(self, on_error: Callable[[Exception], None]) -> None:
-        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._timers: list[Timer] = []
         self._running = True
         self._on_error = on_error
+
+    def open(self) -> None:
+        """Begin to watch; not before the last fork, because an epoll fd would be shared across it."""
+        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
 
     def watch(self, fd: int, callback: Callable[[], None], events: int = READ) -> None:
         """Call back whenever `fd` is ready; it must be unwatched before it is closed."""

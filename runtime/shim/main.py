@@ -1,9 +1,12 @@
 """A shim's life: out of the zygote's fork, into a session of its own, a builder's namespaces, and the loop.
 
-    zygote --fork--> run() --> builder makes the sandbox --> {"re": 0} to crid --> loop until "stop"
+    zygote --fork--> live() --> builder makes the sandbox --> {"re": 0} to crid --> loop until "stop"
 
 It outlives crid and the zygote. When crid is gone it goes on: outputs are copied, exits recorded; whoever connects
 to shim.sock next is told.
+
+The object is made in the zygote, before anybody knows for which pod: so all shims share it, and each of them
+has copies of no more pages than it writes to.
 """
 
 from __future__ import annotations
@@ -32,35 +35,58 @@ from runtime.shim.home import Home
 from runtime.shim.loop import Loop
 from runtime.shim.operations import Operations
 from runtime.shim.service import Service
-from runtime.spec import SandboxSpec
 
 LOG_MAX: Final = 1024 * 1024
+#: What the shim has in common with its builder, be it the pod's own or the node's.
+_SHARED: Final = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
 
 
 class Shim:
     """Ties loop, home, service and children together."""
 
-    def __init__(self, spec: SandboxSpec, crid: Channel, signals: int) -> None:
-        """`crid` is where to answer first; `signals` an fd that tells of SIGCHLD."""
-        self.loop = Loop(self._log)
-        self.home = Home(spec, self.loop)
-        self.operations = _operations(self)
-        self.service = Service(self.loop, self.operations.handlers(), self.operations.disconnected)
-        self._crid = crid
-        self._children: dict[int, Callable[[int], None]] = {}
-        self.loop.watch(signals, functools.partial(self._reap, signals))
+    __slots__ = ("_children", "_crid", "_signals", "home", "loop", "operations", "service")
 
-    def begin(self) -> None:
-        """Fork the builder; its answer goes to crid. Raises OSError."""
+    def __init__(self, signals: int) -> None:
+        """`signals` is an fd that tells of SIGCHLD, which is blocked."""
+        self.loop = Loop(self._log)
+        self.home = Home(self.loop)
+        self.operations = Operations(self)
+        self.service = Service(self.loop, self.operations.handlers(), self.operations.disconnected)
+        self._children: dict[int, Callable[[int], None]] = {}
+        self._signals = signals
+
+    def live(self, doc: dict[str, Any], crid: Channel) -> NoReturn:
+        """Be the shim of the pod whose SandboxSpec `doc` is: in the zygote's fork. `crid` is where to answer first."""
+        try:
+            _become_shim(doc["id"], doc["state_dir"])
+            self.begin(doc, crid)
+        except BaseException as error:  # noqa: BLE001 - this process must not return into the zygote
+            crid.send_payload(_refusal(error))
+            os._exit(1)
+        self.loop.run()
+        os._exit(0)
+
+    def begin(self, doc: dict[str, Any], crid: Channel) -> None:
+        """Have the sandbox built; the builder's answer goes to crid. Raises OSError."""
+        self._crid = crid
+        self.home.settle(doc)
+        if doc["runtime"] is not None:
+            self._employ()
+        self.loop.open()
+        self.loop.watch(self._signals, self._reap)
         ours, theirs = Channel.pair()
-        pid = os.fork()
-        if not pid:
-            ours.close()
-            run_builder(self.home.spec, theirs)
+        pid = fork_builder(self.home, ours, theirs)
         theirs.close()
-        self.expect(pid, lambda status: None)
+        self.expect(pid, _forget)
         builder = Fd(os.pidfd_open(pid))
-        self.loop.watch(ours.fileno(), lambda: self._built(ours, builder))
+        self.loop.watch(ours.fileno(), functools.partial(self._built, ours, builder))
+
+    def _employ(self) -> None:
+        """Have the containers made by an external runtime."""
+        from runtime.external.operations import ExternalOperations  # memory that no other pod's shim shall pay for
+
+        self.operations = ExternalOperations(self)
+        self.service = Service(self.loop, self.operations.handlers(), self.operations.disconnected)
 
     def _built(self, channel: Channel, builder: Fd) -> None:
         """The builder has made the sandbox and waits until it has been entered; or it has failed and undone it."""
@@ -68,13 +94,13 @@ class Shim:
         received = channel.recv_payload()
         payload, fds = received or (_refusal(ContainerError("the sandbox's builder was killed")), [])
         try:
-            if fds and (flags := sandbox.own_flags(self.home.spec)):
-                syscalls.setns(builder.fileno(), flags)
+            if fds:
+                syscalls.setns(builder.fileno(), _SHARED)
             channel.close()
             builder.close()
             if not fds:
                 self._give_up(payload)
-            elif self.home.spec.pid == "pod":
+            elif self.home.pid == "pod":
                 self._start_init(payload, fds)
             else:
                 self._ready(payload, fds)
@@ -84,7 +110,7 @@ class Shim:
     def _ready(self, payload: bytes, fds: list[int]) -> None:
         listener, *netlink = fds
         self.service.listen(listener)
-        self.service.adopt(self._crid).send_payload(payload, tuple(Fd(fd) for fd in netlink))
+        self.service.adopt(self._crid).send_payload(payload, tuple(map(Fd, netlink)))
 
     def _give_up(self, payload: bytes) -> None:
         self.end()
@@ -104,11 +130,11 @@ class Shim:
         cgroup.create()
         birth = Birth(self.loop, "the pod's init", lambda error, _: self._init_born(error, payload, fds))
         with Fd(cgroup.clone_fd()) as cgroup_fd:
-            if self.home.spec.userns is None:
-                body = functools.partial(podinit.run_pod_init, self.home.spec.state_dir, cgroup, podinit.NOBODY)
+            if self.home.userns is None:
+                body = functools.partial(podinit.run_pod_init, self.home.state_dir, cgroup, podinit.NOBODY)
                 birth.begin(body, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID, cgroup_fd.fileno())
             else:
-                userns.bear_pod_init(self.home, birth, cgroup, cgroup_fd.fileno(), self.home.spec.userns)
+                userns.bear_pod_init(self.home, birth, cgroup, cgroup_fd.fileno(), self.home.userns)
         self.expect(birth.pid, lambda status: birth.settle())
         self.home.init = birth.pidfd
 
@@ -124,8 +150,8 @@ class Shim:
         """Call `ended` with the wait status when this child has been reaped."""
         self._children[pid] = ended
 
-    def _reap(self, signals: int) -> None:
-        os.read(signals, 128)
+    def _reap(self) -> None:
+        os.read(self._signals, 128)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -133,7 +159,11 @@ class Shim:
                 return
             if not pid:
                 return
-            self._children.pop(pid, functools.partial(self.operations.orphaned, pid))(status)
+            ended = self._children.pop(pid, None)
+            if ended is None:
+                self.operations.orphaned(pid, status)
+            else:
+                ended(status)
 
     # The end.
 
@@ -153,34 +183,27 @@ class Shim:
             os.close(fd)
 
 
-def _operations(shim: Shim) -> Operations:
-    if shim.home.spec.runtime is None:
-        return Operations(shim)
-    from runtime.external.operations import ExternalOperations  # memory that no other pod's shim shall pay for
+def fork_builder(home: Home, ours: Channel, theirs: Channel) -> int:
+    """The pid of a process that makes the sandbox and says so to `ours`. Raises OSError."""
+    pid = os.fork()
+    if not pid:
+        ours.close()
+        run_builder(home.spec, theirs)
+    return pid
 
-    return ExternalOperations(shim)
 
-
-def run(doc: dict[str, Any], crid: Channel, signals: int) -> NoReturn:
-    """Be a shim: called in the zygote's fork, with SIGCHLD blocked; exits with the process."""
-    try:
-        spec = SandboxSpec.from_json(doc)
-        _become_shim(spec.id, spec.state_dir)
-        shim = Shim(spec, crid, signals)
-        shim.begin()
-    except BaseException as error:  # noqa: BLE001 - this process must not return into the zygote
-        crid.send_payload(_refusal(error))
-        os._exit(1)
-    shim.loop.run()
-    os._exit(0)
+def _forget(status: int) -> None:
+    """How a builder ended: it has said what there was to say."""
 
 
 def _become_shim(id: str, state_dir: str) -> None:
     os.setsid()
     os.chdir(state_dir)  # says whose it is, even when all else is lost, and keeps nobody else's directory busy
-    prctl.set_name(f"shim:{id[:8]}")
+    comm = os.open("/proc/self/comm", os.O_WRONLY)
+    os.write(comm, b"shim:" + id[:8].encode())
+    os.close(comm)
     prctl.set_proctitle(f"shim {id}")
-    prctl.set_child_subreaper(1)
+    syscalls.set_child_subreaper()
     null = os.open(os.devnull, os.O_RDWR)  # the daemon's stderr may be a pipe that somebody waits on
     for fd in range(3):
         os.dup2(null, fd)

@@ -26,6 +26,8 @@ STREAMS: Final = ("stdin", "stdout", "stderr")
 class Operations:
     """Handlers of requests, and the containers and execs that they are about."""
 
+    __slots__ = ("_containers", "_exec_numbers", "_execs", "_removing", "_shim", "_stopping")
+
     def __init__(self, shim: Shim) -> None:
         self._shim = shim
         self._containers: dict[str, Container] = {}

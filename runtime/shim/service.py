@@ -29,7 +29,7 @@ class Request:
     def __init__(self, connection: Connection, message: Message) -> None:
         self.connection = connection
         self.doc = message.doc
-        self.fds = [Fd(fd) for fd in message.fds]
+        self.fds = list(map(Fd, message.fds))
         self.blob = message.blob
 
     def answer(self, fds: tuple[Fd, ...] = (), **fields: Any) -> None:
@@ -50,6 +50,8 @@ Handler = Callable[[Request], None]
 
 class Connection:
     """One connection: reads requests in batches, never waits for the other side."""
+
+    __slots__ = ("_channel", "_queue", "_service")
 
     def __init__(self, service: Service, channel: Channel) -> None:
         self._service = service
@@ -129,6 +131,8 @@ class Connection:
 
 class Service:
     """All connections, the listening socket, and the handlers by the name of the operation."""
+
+    __slots__ = ("_connections", "_handlers", "_listener", "_on_lost", "loop")
 
     def __init__(self, loop: Loop, handlers: dict[str, Handler], on_lost: Callable[[Connection], None]) -> None:
         self.loop = loop

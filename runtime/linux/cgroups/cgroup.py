@@ -36,24 +36,28 @@ if TYPE_CHECKING:
 
 FREEZE_SECONDS = 5.0
 KILL_ROUNDS = 100
+_NO_NAMES = frozenset(("", ".", ".."))
 
 
 class Cgroup:
     """A cgroup by its logical path, such as `/kubepods/burstable/pod<uid>/<container>`; it need not exist yet."""
 
-    __slots__ = ("directories", "layout", "path", "v2")
+    __slots__ = ("layout", "path", "v2")
 
     def __init__(self, path: str, layout: Layout | None = None) -> None:
         """`layout` is this host's by default. Raises InvalidResources for a path that is not absolute and plain."""
         names = path.split("/")
-        if names[0] or len(names) < 2 or any(name in ("", ".", "..") for name in names[1:]) or "\0" in path:
+        if names[0] or len(names) < 2 or not _NO_NAMES.isdisjoint(names[1:]) or "\0" in path:
             raise InvalidResources(f"cgroup path {path!r} is not absolute or has empty, . or .. components")
         self.path = path
         self.layout = layout or detect()
-        #: where it is, v2 last
-        self.directories = tuple(base + path for base in self.layout.directories())
         #: its cgroup v2 directory, or "" on a legacy host
         self.v2 = self.layout.v2 + path if self.layout.v2 else ""
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Where it is, v2 last."""
+        return tuple(base + self.path for base in self.layout.directories())
 
     def exists(self) -> bool:
         """Whether it is there, at least in part."""
