@@ -18,7 +18,7 @@ editable=-e
 # busybox-static is the demo's image; its one binary needs no library inside the container.
 run_packages="python3 python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp2 libnftables1 nftables iproute2 kmod
     busybox-static ca-certificates curl"
-test_packages="docker-registry skopeo umoci containernetworking-plugins apache2-utils pkg-config libseccomp-dev strace
+test_packages="docker-registry runc crun skopeo umoci containernetworking-plugins apache2-utils pkg-config libseccomp-dev strace
     procps e2fsprogs socat git"
 vm_packages="qemu-system-x86 qemu-utils mmdebstrap fdisk"
 

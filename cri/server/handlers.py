@@ -1,8 +1,9 @@
 """RuntimeClass handlers: the runtimes that pods can ask for by name, whether they are there, and what they can do.
 
-The built-in runtime needs nothing. Of an external one the program is looked for when crid starts and again when it
-changes on disk; what it can do it is asked itself (`RUNTIME features`, runtime-spec features.md). That is a foreign
-program: it has a deadline, and one that does not know the question can do nothing special.
+The built-in runtime needs nothing. Of an external one the program is looked for whenever it is named; what it can do
+it is asked itself (`RUNTIME features`, runtime-spec features.md), when crid starts and again when it has changed on
+disk. That is a foreign program: it has a deadline, nobody waits for it longer than a moment, and one that does not
+know the question can do nothing special.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cri.proto import api_pb2 as api
@@ -23,6 +24,8 @@ from runtime.linux.commands import CommandFailed, run_command
 
 FEATURES_SECONDS = 5.0
 FEATURES_LIMIT = 1 << 20
+MOMENT = 0.25
+"""Seconds that an answer waits for features that are being asked for; afterwards they are not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Handlers:
     def __init__(self, config: Config) -> None:
         self._configs = {runtime.name: runtime for runtime in config.runtimes}
         self._default = config.default_runtime
-        self._known: dict[str, tuple[Any, Found]] = {}
+        self._features: dict[str, tuple[Any, asyncio.Task[dict[str, Any]]]] = {}
 
     @property
     def default(self) -> str:
@@ -70,46 +73,44 @@ class Handlers:
         handler = self.find(name)
         if not handler.path:
             return None
-        found = await self.look(handler)
+        found = _look(handler)
         if found.problem:
             raise WrongState(f"runtime handler {handler.name}: {found.problem}")
         return {"name": handler.name, "path": found.path, "args": list(handler.args)}
 
-    async def look(self, handler: RuntimeConfig) -> Found:
-        """The state of an external handler; asked again when the program has changed."""
-        mark = _mark(handler.path)
-        known = self._known.get(handler.name)
-        if known is None or known[0] != mark:
-            known = mark, await asyncio.to_thread(_look, handler)
-            self._known[handler.name] = known
-        return known[1]
-
     async def all(self) -> dict[str, Found]:
         """Every handler, the built-in with all that this project's runtime can do."""
-        found = {}
-        for name, handler in self._configs.items():
-            found[name] = await self.look(handler) if handler.path else Found(recursive_read_only=True)
+        found = {name: _look(handler) for name, handler in self._configs.items()}
+        asked = {name: self._ask(name, each.path) for name, each in found.items() if each.path}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=MOMENT)
+        for name, task in asked.items():
+            if task.done() and "rro" in _strings(task.result().get("mountOptions")):
+                found[name] = replace(found[name], recursive_read_only=True)
         return found
 
-
-def _mark(path: str) -> tuple[str, int, int] | None:
-    """What changes when the program does."""
-    place = shutil.which(path)
-    if place is None:
-        return None
-    status = os.stat(place)
-    return place, status.st_mtime_ns, status.st_size
+    def _ask(self, name: str, path: str) -> asyncio.Task[dict[str, Any]]:
+        """The task that asks a program for its features; a new one when the program has changed."""
+        status = os.stat(path)
+        mark = path, status.st_mtime_ns, status.st_size
+        known = self._features.get(name)
+        if known is None or known[0] != mark:
+            command = [path, *self._configs[name].args]
+            known = mark, asyncio.create_task(asyncio.to_thread(_features, command))
+            self._features[name] = known
+        return known[1]
 
 
 def _look(handler: RuntimeConfig) -> Found:
+    if not handler.path:
+        return Found(recursive_read_only=True)
     place = shutil.which(handler.path)
     if place is None:
         return Found(
             problem=f"{handler.path} is no program of this host; install it, or correct path in "
             f"[runtimes.{handler.name}] of crid's configuration"
         )
-    path = os.path.abspath(place)
-    return Found(path, "rro" in _strings(_features([path, *handler.args]).get("mountOptions")))
+    return Found(os.path.abspath(place))
 
 
 def _features(command: list[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from runtime import state
 from runtime.devices import host_devices
-from runtime.linux.cgroups import Cgroup
+from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.mounts import MountOptions
 from runtime.spec import ContainerSpec
 
@@ -90,7 +90,8 @@ def _mounts(mount: Mapping[str, Any], cgroup: Cgroup) -> list[dict[str, Any]]:
     if mount.get("type") != "cgroup" or not cgroup.layout.v1:
         return [dict(mount)]
     target, options = mount["destination"], ["rbind", "rprivate", *mount.get("options", ())]
-    parts = {controller: cgroup.directory(controller) for controller in cgroup.layout.v1}
+    # Sources as the runtime will see them (view.py); a second mount of a hierarchy would be what runc takes for it.
+    parts = {name: f"{CGROUPS}/{name}{cgroup.path}" for name in hierarchies(cgroup.layout)}
     if cgroup.v2:
         parts["unified"] = cgroup.v2
     root = {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": _HYBRID_ROOT}
@@ -105,7 +106,7 @@ def stage(config: dict[str, Any], directory: str) -> list[dict[str, Any]]:
     """Replace in `config` the mounts that have to be made before the runtime runs; returns how to make each.
 
     Those are images as volumes, whose layers no mount(2) takes in one page of options; binds that share their mounts
-    with the host, since in the view everything else is a slave of it; and cgroups, which look different there.
+    with the host, since in the view everything else is a slave of it; and cgroup v2, which is not to be seen there.
     """
     staged: list[dict[str, Any]] = []
     for mount in config["mounts"]:
@@ -122,7 +123,15 @@ def stage(config: dict[str, Any], directory: str) -> list[dict[str, Any]]:
     return staged
 
 
+def hierarchies(layout: Layout) -> dict[str, str]:
+    """Base directories of v1 hierarchies by the names that runtimes look for: `cpu,cpuacct` where two share one."""
+    together: dict[str, list[str]] = {}
+    for controller, directory in layout.v1.items():
+        together.setdefault(directory, []).append(controller)
+    return {",".join(controllers): directory for directory, controllers in together.items()}
+
+
 def _needs_host(mount: Mapping[str, Any]) -> bool:
-    if mount.get("type") == "bind" and mount["source"].startswith(f"{CGROUPS}/"):
+    if mount["destination"] == f"{CGROUPS}/unified":
         return True
     return not {"shared", "rshared"}.isdisjoint(mount.get("options") or ())

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import prctl
 
 from runtime.errors import StartError
-from runtime.external.bundle import CGROUPS
+from runtime.external.bundle import CGROUPS, hierarchies
 from runtime.linux import mountapi, mounts, syscalls
 from runtime.linux.cgroups import Layout
 from runtime.linux.mounts import OverlayRootfs
@@ -145,7 +145,7 @@ def show_cgroups(layout: Layout, path: str) -> None:
             mountapi.move_mount_at(fd, CGROUPS)
             os.close(fd)
         return
-    opened = {name: mounts.bind(directory) for name, directory in _hierarchies(layout).items()}
+    opened = {name: mounts.bind(directory) for name, directory in hierarchies(layout).items()}
     syscalls.umount2(CGROUPS, syscalls.MNT_DETACH)
     cover = mounts.filesystem("tmpfs", "cgroups", [("mode", "755")], mountapi.MOUNT_ATTR_NOSUID)
     mountapi.move_mount_at(cover, CGROUPS)
@@ -157,11 +157,3 @@ def show_cgroups(layout: Layout, path: str) -> None:
     # crun asks the v1 freezer, which nobody uses here, whether the container is paused, and takes no silence for "no".
     os.makedirs(f"{CGROUPS}/freezer{path}", 0o755)
     _write(f"{CGROUPS}/freezer{path}/freezer.state", b"THAWED\n")
-
-
-def _hierarchies(layout: Layout) -> dict[str, str]:
-    """Base directories by the names that the runtimes look for: `cpu,cpuacct` where two share a hierarchy."""
-    together: dict[str, list[str]] = {}
-    for controller, directory in layout.v1.items():
-        together.setdefault(directory, []).append(controller)
-    return {",".join(controllers): directory for directory, controllers in together.items()}

@@ -37,6 +37,10 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("[network]\nbridge = 'a-name-that-is-too-long'", "no interface name"),
         ("[images]\nregistries = '/x'", "must be of type list"),
         ("root =", "crid.toml"),
+        ("default_runtime = 'kata'", "default_runtime 'kata' is none of crid"),
+        ("[runtimes.Big]\npath = '/x'", "'Big' is no handler name"),
+        ("[runtimes.x]\nargs = [5]", "must be a list of strings"),
+        ("[runtimes.crid]\npath = '/x'", "unknown key 'path'"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
@@ -47,3 +51,18 @@ def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml"):
         parse_arguments(["--config", str(tmp_path / "none.toml")])
+
+
+def test_runtimes(tmp_path: Path) -> None:
+    text = (
+        'default_runtime = "crun"\n[runtimes.crun]\n[runtimes.kata]\npath = "/opt/kata/bin/kata-runtime"\n'
+        'args = ["--debug"]\npod_annotations = ["io.katacontainers.*"]\nprivileged_without_host_devices = true\n'
+    )
+    config = parse_arguments(written(tmp_path, text))
+    assert config.default_runtime == "crun"
+    assert [(each.name, each.path) for each in config.runtimes] == [
+        ("crid", ""),
+        ("crun", "crun"),
+        ("kata", "/opt/kata/bin/kata-runtime"),
+    ]
+    assert config.runtimes[2].privileged_without_host_devices and config.runtimes[2].args == ("--debug",)
