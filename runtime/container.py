@@ -39,7 +39,7 @@ class Container:
     """A container and its first process; everything happens in the shim's loop."""
 
     __slots__ = (
-        "_birth", "_done", "_error", "_finished_at", "_home", "_published", "_wait_status",
+        "_birth", "_done", "_error", "_finished_at", "_flags", "_home", "_published", "_wait_status",
         "cgroup", "console", "exit", "id", "pid", "pidfd", "started_at",
     )  # fmt: skip
 
