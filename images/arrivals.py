@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
@@ -76,6 +76,15 @@ class Arrivals:
                         await self._workers.run(partial(ingest.write, part))
                         transfer.count(len(part))
             await self._workers.run(ingest.commit)
+
+    def forget(self, digests: Iterable[Digest]) -> None:
+        """Remove what broken downloads have left of these blobs, unless one of them comes again for somebody else.
+
+        Blocks for the moment that unlinking takes: no such arrival may begin meanwhile.
+        """
+        for digest in digests:
+            if digest not in self._growing:
+                self._content.discard(digest)
 
     async def close(self) -> None:
         """Give up everything that is under way; what has come stays for a later attempt."""

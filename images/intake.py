@@ -15,7 +15,7 @@ from images.arrivals import Arrivals
 from images.content import ContentStore
 from images.digest import Digest, chain_ids
 from images.documents import Descriptor, ImageConfig, Index, Manifest, parse_config, parse_manifest
-from images.errors import DigestMismatch, MalformedImage, UnsupportedImage
+from images.errors import DigestMismatch, DiskFull, MalformedImage, UnsupportedImage
 from images.image import Image
 from images.layers import Layers, Wanted
 from images.leases import Lease
@@ -127,11 +127,19 @@ class Intake:
         tasks = [asyncio.create_task(self._layers.obtain(layer, transfer)) for layer in wanted]
         try:
             await asyncio.gather(*tasks)
+        except DiskFull:
+            await _end(tasks)
+            self._arrivals.forget(layer.digest for layer in manifest.layers)
+            raise
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
             give_back()
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _chosen(index: Index, platform: Platform, what: str) -> Descriptor:

@@ -197,8 +197,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         [[regular("random", os.urandom(12 << 20))]],
         [[regular(f"d/{n}", b"") for n in range(400)]],
         [[regular("ok", b"ok")], [directory(f"d{n}") for n in range(400)]],
+        [[regular("zeros", bytes(12 << 20))], [regular("random", os.urandom(5 << 20))]],
     ],
-    ids=["unpacked does not fit", "blob does not fit", "too many files", "second layer"],
+    ids=["unpacked does not fit", "blob does not fit", "too many files", "second layer", "while another one comes"],
 )
 async def test_a_full_disk(
     small_disk: Path, store: ImageStore, registry: Registry, ledger: Ledger, layers: list[list[object]]
