@@ -25,10 +25,12 @@ from runtime.linux.caps import CAP_SYS_RESOURCE, effective_mask
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.paths import open_procfs, read_proc, write_proc
+from runtime.linux.scheduling import apply_scheduling
 from runtime.operations import Tree, perform
 from runtime.process import become
 from runtime.processplan import ProcessPlan
 from runtime.protections import Pivot
+from runtime.separation import separate
 from runtime.status import Status
 from runtime.streams import become_stdio, become_terminal, bind_console, open_terminal
 
@@ -65,6 +67,7 @@ def join(cgroup: Cgroup, process: ProcessPlan) -> None:
     """Be in the container's cgroups, as likely to be killed for memory and as often run as it shall be."""
     cgroup.prepare_join().enter()
     set_oom_score_adj(process.oom_score_adj)
+    apply_scheduling(process.scheduling)
 
 
 def move_in(
@@ -76,6 +79,7 @@ def move_in(
     """
     os.umask(0)  # modes of directories and devices are meant as they are written
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    separate(tree_doc["separation"])
     steps = rootfs.plan(tree_doc, plan.cgroup)
     tree = Tree(plan.staging, userns=plan.userns)
     failpoint("init.before_mounts")

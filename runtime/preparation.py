@@ -19,8 +19,10 @@ from runtime.linux.caps import CAP_SYS_PTRACE
 from runtime.linux.cgroups import Cgroup, detect
 from runtime.linux.failpoints import failpoint
 from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.scheduling import plan_scheduling
 from runtime.linux.userns import Maps, host_id
 from runtime.processplan import plan_process
+from runtime.separation import plan_separation
 from runtime.spec import ContainerSpec, ExecSpec
 
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -76,7 +78,9 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
         "pid_own": spec.pid_own,
         "traces": bool((process.bounding | process.permitted) >> CAP_SYS_PTRACE & 1),
     }
-    document = {"process": process, "tree": rootfs.tree_of(spec), "criu": criu}
+    process = process._replace(scheduling=plan_scheduling(spec.oci))
+    tree = rootfs.tree_of(spec) | {"separation": plan_separation(linux)}
+    document = {"process": process, "tree": tree, "criu": criu}
     prepared = Prepared(request, json.dumps(document).encode(), record, state_dir)
     try:
         if spec.external:

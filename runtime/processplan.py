@@ -46,6 +46,7 @@ class ProcessPlan(NamedTuple):
     rlimits: list[tuple[str, int, int, int]]
     terminal: bool
     oom_score_adj: int | None
+    scheduling: dict[str, list[Any]]
 
 
 def plan_process(
@@ -87,6 +88,7 @@ def plan_process(
         rlimits=[_rlimit(entry) for entry in doc.get("rlimits") or ()],
         terminal=terminal,
         oom_score_adj=doc.get("oomScoreAdj"),
+        scheduling={},
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.resources
+import keyword
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -35,6 +36,14 @@ def compile_into(out: Path, protos: Iterable[Path]) -> None:
     names = [str(proto) for proto in protos]
     if protoc.main(["protoc", *arguments, *names]) != 0:
         raise RuntimeError(f"protoc refused one of {', '.join(names)}; its message is above")
+    for proto in protos:
+        _make_parsable(out / outputs(proto)[1])
+
+
+def _make_parsable(stub: Path) -> None:
+    """Take the names that Python keeps for itself (NRI has a value None) out of a stub, or nothing can read it."""
+    lines = stub.read_text().splitlines(keepends=True)
+    stub.write_text("".join(line for line in lines if not keyword.iskeyword(line.strip().partition(":")[0])))
 
 
 def outputs(proto: Path) -> tuple[Path, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from importlib import metadata
 
 from cni.network import Cni
 from cri.server.config import Config
@@ -12,6 +13,8 @@ from cri.server.events import Events
 from cri.server.exits import Exits
 from cri.server.handlers import Handlers
 from cri.server.layer_usage import LayerUsage
+from cri.server.nri.adjusting import Adjuster
+from cri.server.nri.nri import Nri
 from cri.server.pod_network import POD_CIDR, SETTING, pod_network
 from cri.server.seccomp import Profiles
 from cri.server.sessions import PodSessions
@@ -48,6 +51,10 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
         parts.push_async_callback(streaming.close)
         cni = _network(config, ledger, records)
         parts.push_async_callback(cni.close)
+        profiles = Profiles(config.root / "seccomp")
+        nri = Nri(config.nri, store, Adjuster(profiles), metadata.version("nodeagent"))
+        exits.tell(nri)
+        parts.push_async_callback(nri.close)
         yield Daemon(
             config=config,
             store=store,
@@ -58,11 +65,12 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
             cni=cni,
             events=events,
             exits=exits,
-            profiles=Profiles(config.root / "seccomp"),
+            profiles=profiles,
             handlers=Handlers(config),
             userns=UserNamespaces(runtime, config.root),
             streaming=streaming,
             layers=LayerUsage(images),
+            nri=nri,
         )
 
 

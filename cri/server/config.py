@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cri.server.nri.config import NriConfig, nri_config
+
 _HANDLER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -66,6 +68,7 @@ class Config:
     """The handler of a pod that asks for none."""
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
     """Where devices are described (Container Device Interface); a later directory wins."""
+    nri: NriConfig = field(default_factory=NriConfig)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Config:
@@ -110,6 +113,7 @@ def from_document(document: dict[str, Any], source: str) -> Config:
         runtimes=_runtimes(table.table("runtimes")),
         default_runtime=table.text("default_runtime", defaults.default_runtime),
         cdi_spec_dirs=table.paths("cdi_spec_dirs", defaults.cdi_spec_dirs),
+        nri=_nri(table, state),
     )
     for part in (table, images, cgroup):
         part.refuse_rest()
@@ -139,6 +143,13 @@ def _runtime(name: str, table: _Table) -> RuntimeConfig:
     )
     table.refuse_rest()
     return runtime
+
+
+def _nri(table: _Table, state: Path) -> NriConfig:
+    try:
+        return nri_config(table.values("nri"), state)
+    except ValueError as error:
+        raise ConfigError(f"{table.name}: {error}") from error
 
 
 def _network(table: _Table) -> NetworkConfig:
@@ -196,6 +207,10 @@ class _Table:
 
     def names(self) -> list[str]:
         return list(self._values)
+
+    def values(self, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._take(key, dict, {})
+        return found
 
     def table(self, key: str) -> _Table:
         return _Table(self._take(key, dict, {}), f"{self.name} [{key}]")

@@ -66,17 +66,22 @@ async def _make(daemon: Daemon, sandbox: Sandbox, request: api.CreateContainerRe
     image = image_of(daemon, request.config)
     id = secrets.token_hex(32)
     snapshots: list[str] = []
+    container: Container | None = None
     try:
         settled = await settle(daemon, sandbox, id, request.config, image, snapshots)
         settled.spec.log_path = log_path(sandbox.config, request.config)
         container = _container(id, sandbox, request.config, image, settled, snapshots)
+        await daemon.nri.create(container)
         failpoint("crid.create_container.before_record")
         _check_state(sandbox)  # it may have been stopped while the image was being prepared
         daemon.store.add_container(container)
     except BaseException as error:
         error.add_note(f"while creating container {request.config.metadata.name[:80]} of pod {sandbox.name}")
         await _take_back(daemon, sandbox, id, snapshots, error)
+        if container is not None:
+            await daemon.nri.undo_create(container)
         raise
+    await daemon.nri.created(container)
     daemon.events.publish(api.CONTAINER_CREATED_EVENT, id, sandbox)
     return id
 

@@ -15,6 +15,7 @@ from cri.server.handlers import Handlers
 from cri.server.janitor import Janitor
 from cri.server.joins import Joins
 from cri.server.layer_usage import LayerUsage
+from cri.server.nri.nri import Nri
 from cri.server.pods import Sandbox
 from cri.server.seccomp import Profiles
 from cri.server.store import Store
@@ -45,6 +46,7 @@ class Daemon:
     handlers: Handlers
     streaming: StreamingServer
     layers: LayerUsage
+    nri: Nri
     rates: Rates = field(default_factory=Rates)
     janitor: Janitor = field(default_factory=Janitor)
     accounts: AccountCache = field(default_factory=AccountCache)

@@ -8,6 +8,7 @@ import time
 
 from cri.proto import api_pb2 as api
 from cri.server.events import Events
+from cri.server.nri.nri import Nri
 from cri.server.pods import Container, Sandbox
 from cri.server.store import Store
 from runtime.client import Event, Exited, Runtime, ShimLostEvent
@@ -27,12 +28,17 @@ class Exits:
         self._ledger = ledger
         self._events = events
         self._runtime: Runtime | None = None
+        self._nri: Nri | None = None
         self._early: dict[str, Exited] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
 
     def watch(self, runtime: Runtime) -> None:
         """The runtime to clean up with when a shim is lost; made after this object, which it reports to."""
         self._runtime = runtime
+
+    def tell(self, nri: Nri) -> None:
+        """Whose plugins want to know of every end."""
+        self._nri = nri
 
     def on_event(self, event: Event) -> None:
         """The runtime's callback, in the event loop."""
@@ -74,6 +80,8 @@ class Exits:
         container.exited.set()
         log.info("container %s (%s) exited: code %d, %s", container.id[:13], container.name, exit_code, reason)
         self._events.publish(api.CONTAINER_STOPPED_EVENT, container.id, container.sandbox)
+        if self._nri is not None:
+            self._nri.exited(container)
 
     def finish_lost(self, container: Container, why: str) -> None:
         """The end of a container that nobody saw end."""

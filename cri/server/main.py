@@ -69,6 +69,7 @@ async def _run(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with assemble(config) as daemon:
         await recover(daemon)
+        await daemon.nri.open()
         server = grpc.aio.server(options=_OPTIONS)
         service = Service(daemon, ANSWERS)
         service.add_to(server)

@@ -136,6 +136,8 @@ class Container:
     started_at: int = 0
     finished_at: int = 0
     exit_code: int = 0
+    pid: int = 0
+    """Of its first process, on the node; not kept, since its shim knows it."""
     reason: str = ""
     message: str = ""
     exited: asyncio.Event = field(default_factory=asyncio.Event)
@@ -174,7 +176,7 @@ class Container:
     @property
     def cgroup(self) -> str:
         """Its logical path; it is there from start to end."""
-        return f"{self.sandbox.cgroup}/{self.id}"
+        return str(self.spec.oci["linux"]["cgroupsPath"])
 
     @property
     def name(self) -> str:

@@ -79,6 +79,7 @@ async def _catch_up(daemon: Daemon, container: Container, pod: Pod) -> None:
     except NotFound:
         daemon.exits.finish_lost(container, "its shim does not know it")
         return
+    container.pid = int(status.get("pid") or 0)
     if not container.started_at and status.get("started_at"):
         container.started_at = int(status["started_at"])
         daemon.store.save_state(container)

@@ -35,7 +35,9 @@ async def remove(daemon: Daemon, container: Container) -> None:
                 await container.sandbox.pod.remove_container(container.id)
         failpoint("crid.remove_container.before_snapshot")
         await release(daemon, container)
+        await daemon.nri.removed(container)
         daemon.store.forget_container(container)
+        daemon.nri.forget(container.id)
     daemon.events.publish(api.CONTAINER_DELETED_EVENT, container.id, container.sandbox)
 
 

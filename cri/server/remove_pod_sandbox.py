@@ -18,6 +18,8 @@ async def remove_pod_sandbox(daemon: Daemon, request: api.RemovePodSandboxReques
             for container in list(sandbox.containers.values()):
                 await remove(daemon, container)
             await remove_directory(daemon, sandbox.id)
+            await daemon.nri.removed_pod(sandbox)
             daemon.store.forget_sandbox(sandbox)
+            daemon.nri.forget(sandbox.id)
         daemon.events.publish(api.CONTAINER_DELETED_EVENT, sandbox.id, sandbox)
     return api.RemovePodSandboxResponse()

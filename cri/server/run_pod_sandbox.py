@@ -112,9 +112,11 @@ async def _make(daemon: Daemon, request: api.RunPodSandboxRequest) -> str:
             result = await daemon.cni.add(attachment_of(sandbox))
             sandbox.ips = tuple(str(ip.address.ip) for ip in result.ips)
             failpoint("crid.run_sandbox.after_network")
+        await daemon.nri.run_pod(sandbox)
         sandbox.ready_at = time.time_ns()
         daemon.store.save_sandbox(sandbox)
     except BaseException as error:
+        await daemon.nri.undo_pod(sandbox)
         await _take_back(daemon, sandbox, error)
         raise
     daemon.events.publish(api.CONTAINER_CREATED_EVENT, sandbox.id, sandbox)

@@ -8,6 +8,7 @@ import time
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon, pod_of
 from cri.server.errors import WrongState
+from cri.server.nri.errors import NriFault
 from cri.server.pods import Container
 from cri.server.sources import look
 from runtime.client import ContainerError, ShimLost
@@ -47,19 +48,21 @@ def _make_directory(path: str) -> None:
 
 async def _start(daemon: Daemon, container: Container) -> None:
     try:
+        await daemon.nri.start(container)
         if container.spec.log_path:
             await look(_make_directory, os.path.dirname(container.spec.log_path))
         daemon.ledger.record(Effect("cgroup", container.cgroup, container.sandbox.id))
         failpoint("crid.start_container.before_start")
         started = await pod_of(container.sandbox).start_container(container.spec)
-    except (ContainerError, OSError) as error:
+    except (NriFault, ContainerError, OSError) as error:
         error.add_note(f"while starting container {container.id[:13]} ({container.name})")
         if not isinstance(error, ShimLost | TimeoutError):  # there the pod ends, and the container with it
             container.started_at = time.time_ns()
             daemon.exits.finish(container, START_ERROR_EXIT_CODE, container.started_at, "StartError", str(error))
         raise
     failpoint("crid.start_container.before_record")
-    container.started_at = started.started_at
+    container.started_at, container.pid = started.started_at, started.pid
     daemon.store.save_state(container)
     daemon.events.publish(api.CONTAINER_STARTED_EVENT, container.id, container.sandbox)
+    await daemon.nri.started(container)
     daemon.exits.started(container)

@@ -33,6 +33,7 @@ async def stop_container(daemon: Daemon, request: api.StopContainerRequest) -> a
         await kill_and_wait(daemon, container)
     else:
         await _stop_gently(container, float(request.timeout))
+    await daemon.nri.settled(container)
     return api.StopContainerResponse()
 
 

@@ -31,5 +31,6 @@ async def stop(daemon: Daemon, sandbox: Sandbox) -> None:
     for container in list(sandbox.containers.values()):
         daemon.exits.finish_lost(container, "its pod was stopped")
     sandbox.ended = True
+    await daemon.nri.stopped_pod(sandbox)
     if was_ready:
         daemon.events.publish(api.CONTAINER_STOPPED_EVENT, sandbox.id, sandbox)

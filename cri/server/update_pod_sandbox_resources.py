@@ -12,9 +12,11 @@ async def update_pod_sandbox_resources(
     """The cgroup belongs to the client, which has changed it before this call; what we report follows."""
     sandbox = daemon.store.sandboxes.get(request.pod_sandbox_id)
     async with sandbox.lock:
+        await daemon.nri.update_pod(sandbox, request)
         if request.HasField("resources"):
             sandbox.config.linux.resources.CopyFrom(request.resources)
         if request.HasField("overhead"):
             sandbox.config.linux.overhead.CopyFrom(request.overhead)
         daemon.store.save_sandbox(sandbox)
+    await daemon.nri.updated_pod(sandbox)
     return api.UpdatePodSandboxResourcesResponse()

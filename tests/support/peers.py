@@ -16,6 +16,7 @@ The cache is `.cache/peers` in the checkout, or $NODEAGENT_PEERS. Build ahead of
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -56,11 +57,21 @@ class Peer:
     def folder(self) -> Path:
         return CACHE / f"{self.name}-{self.version}"
 
+    def ours(self, tool_name: str) -> Path | None:
+        """The directory of a program that we have written on the module ("./name" in the table), beside this file."""
+        relative = self.tools[tool_name]
+        return VERSIONS.parent / relative if relative.startswith("./") else None
+
     def binary(self, tool_name: str) -> Path:
+        if (sources := self.ours(tool_name)) is not None:  # a changed source is another program
+            content = b"".join(path.read_bytes() for path in sorted(sources.glob("*.go")))
+            tool_name += f"-{hashlib.sha256(content).hexdigest()[:12]}"
         return self.folder / "bin" / tool_name
 
     def package(self, tool_name: str) -> str:
         relative = self.tools[tool_name]
+        if self.ours(tool_name) is not None:
+            return relative
         return self.module if relative == "." else f"{self.module}/{relative}"
 
 
@@ -107,9 +118,11 @@ def _build(peer: Peer, name: str) -> None:
     if not (peer.folder / "go.sum").exists():
         _fetch(peer, name)
     package = peer.package(name)
+    if (sources := peer.ours(name)) is not None:
+        shutil.copytree(sources, peer.folder / package, dirs_exist_ok=True)
     # critest is no main package but a test suite that its authors ship compiled.
     verb = ["test", "-c"] if name == "critest" else ["build"]
-    fresh = peer.binary(name + ".new")
+    fresh = peer.binary(name).with_suffix(".new")
     fresh.parent.mkdir(exist_ok=True)
     _go(peer, name, [*verb, "-trimpath", *peer.flags, "-o", str(fresh), package], BUILD_TIMEOUT)
     fresh.rename(peer.binary(name))
@@ -119,7 +132,8 @@ def _fetch(peer: Peer, name: str) -> None:
     """Pins the module, and what all its tools require, in a scratch module; go.sum is written last."""
     replacements = _staging_replacements(peer, name) if peer.staging else ""
     (peer.folder / "go.mod").write_text(f"module peers.test/{peer.name}\n\n{replacements}")
-    packages = [f"{peer.package(tool_name)}@{peer.version}" for tool_name in peer.tools]
+    wanted = {peer.module if peer.ours(tool_name) else peer.package(tool_name) for tool_name in peer.tools}
+    packages = [f"{package}@{peer.version}" for package in sorted(wanted)]
     _go(peer, name, ["get", *packages], FETCH_TIMEOUT)
 
 

@@ -51,6 +51,7 @@ class Published:
 
 CRI = Published("k8s.io/cri-api", "v0.37.2", "pkg/apis/runtime/v1/api.proto")
 CSI = Published("github.com/container-storage-interface/spec", "v1.12.0", "csi.proto")
+NRI = Published("github.com/containerd/nri", "v0.12.5", "pkg/api/api.proto")
 DEVICE_PLUGIN = Published("k8s.io/kubelet", "v0.37.2", "pkg/apis/deviceplugin/v1beta1/api.proto")
 PLUGIN_REGISTRATION = Published("k8s.io/kubelet", "v0.37.2", "pkg/apis/pluginregistration/v1/api.proto")
 

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from cri.proto.services import methods
-from tests.support.published_protos import CRI, compiled, differences, published
+from tests.support.published_protos import CRI, NRI, Published, compiled, differences, published
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,8 +24,9 @@ def generator() -> ModuleType:
     return module
 
 
-def test_descriptors_say_what_the_published_module_says() -> None:
-    assert differences(compiled(ROOT / "cri/proto/api.proto"), published(CRI)) == []
+@pytest.mark.parametrize(("ours", "theirs"), [("api", CRI), ("nri", NRI)])
+def test_descriptors_say_what_the_published_module_says(ours: str, theirs: Published) -> None:
+    assert differences(compiled(ROOT / f"cri/proto/{ours}.proto"), published(theirs)) == []
 
 
 def test_generated_files_are_fresh() -> None:

@@ -1,0 +1,101 @@
+"""New limits for a container that exists: in the kernel, all of them or none, and in what is written down of it.
+
+UpdateContainerResources comes here, and so do NRI's plugins; the caller holds the container's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from cri.proto import api_pb2 as api
+from cri.server.errors import WrongState
+from cri.server.pods import Container
+from cri.server.resources import merged, oci_resources
+from cri.server.store import Store
+from runtime.linux.cgroups import Cgroup
+
+Resources = dict[str, Any]
+
+#: What takes a limit away again, for values that were not set before (runtime-spec, config-linux.md).
+_UNSET: Mapping[str, Resources] = {
+    "cpu": {"shares": 1024, "quota": -1, "period": 100_000},
+    "memory": {"limit": -1, "swap": -1},
+    "pids": {"limit": -1},
+}
+
+
+async def change_limits(store: Store, container: Container, change: Resources) -> None:
+    """`change` is an OCI linux.resources document; what it leaves out stays as it is.
+
+    Raises WrongState, InvalidRequest, MissingController, OSError.
+    """
+    if container.finished_at:
+        raise WrongState(f"container {container.id[:13]} ({container.name}) has exited; it has no limits any more")
+    wanted = merged(container.resources, in_cri_words(change))
+    oci_resources(wanted)  # contradictions with what is in force show before anything changes
+    if container.running:
+        await asyncio.to_thread(_apply, container, change)
+    container.resources = wanted
+    linux = container.spec.oci["linux"]
+    linux["resources"] = overlaid(linux["resources"], change)
+    store.save_spec(container)
+    store.save_state(container)
+
+
+def _apply(container: Container, change: Resources) -> None:
+    cgroup = Cgroup(container.cgroup, container.sandbox.layout)
+    before = _before(container.spec.oci["linux"]["resources"], change)
+    try:
+        cgroup.apply(change)
+    except OSError as error:
+        # The kernel took some of the values: the old ones go back, so that the answer "refused" is the truth.
+        try:
+            cgroup.apply(before)
+        except OSError as second:
+            error.add_note(f"and the former limits could not all be put back: {second}")
+        raise
+
+
+def _before(current: Resources, change: Resources) -> Resources:
+    """The former value of everything that `change` touches."""
+    former: Resources = {}
+    for group, values in change.items():
+        if not isinstance(values, dict):
+            continue
+        known = {**_UNSET.get(group, {}), **(current.get(group) or {})}
+        former[group] = {key: known[key] for key in values if key in known}
+    return former
+
+
+def in_cri_words(resources: Mapping[str, Any]) -> api.LinuxContainerResources:
+    """What of an OCI linux.resources document the CRI has words for, as a status reports it."""
+    cpu, memory = resources.get("cpu") or {}, resources.get("memory") or {}
+    message = api.LinuxContainerResources(
+        cpu_shares=cpu.get("shares") or 0,
+        cpu_quota=cpu.get("quota") or 0,
+        cpu_period=cpu.get("period") or 0,
+        cpuset_cpus=cpu.get("cpus") or "",
+        cpuset_mems=cpu.get("mems") or "",
+        memory_limit_in_bytes=max(0, memory.get("limit") or 0),
+        memory_swap_limit_in_bytes=memory.get("swap") or 0,
+        unified=resources.get("unified") or {},
+    )
+    for each in resources.get("hugepageLimits") or ():
+        message.hugepage_limits.add(page_size=each["pageSize"], limit=each["limit"])
+    return message
+
+
+def overlaid(resources: Mapping[str, Any], change: Mapping[str, Any]) -> Resources:
+    """linux.resources after a change: what the change leaves out stays as it is, and device rules are added."""
+    result = dict(resources)
+    for group, values in change.items():
+        if isinstance(values, dict):
+            result[group] = {**(result.get(group) or {}), **values}
+        elif group == "devices":
+            result[group] = [*(result.get(group) or ()), *values]
+        else:
+            sizes = {each["pageSize"] for each in values}
+            result[group] = [*(each for each in result.get(group) or () if each["pageSize"] not in sizes), *values]
+    return result
