@@ -14,7 +14,7 @@ from tests.support import leftovers
 
 BASELINE = pytest.StashKey[dict[str, set[str]]]()
 LEFT_BEHIND = pytest.StashKey[list[str]]()
-NEEDS_ROOT = ("kernel", "cri", "node", "crash", "escapes")
+NEEDS_ROOT = ("kernel", "cri", "node", "crash", "escapes", "robustness")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

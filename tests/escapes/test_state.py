@@ -10,6 +10,7 @@ import pytest
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
+from runtime.linux.cgroups import Cgroup
 from tests.support.attacker import namespaces
 from tests.support.crid import Crid
 
@@ -121,3 +122,17 @@ async def test_relabelling_of_the_hosts_files_is_refused(crid: Crid, hostile: st
     except CriError as refused:
         assert refused.code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
     assert {path: os.listxattr(path) for path in before} == before
+
+
+async def test_a_pod_with_ids_of_its_own_is_in_its_cgroup(crid: Crid, hostile: str) -> None:
+    """C13, CVE-2025-47291: a user namespace takes no process out of the pod's limits."""
+    ids = api.IDMapping(host_id=1_000_000, container_id=0, length=65536)
+    options = api.NamespaceOption(
+        pid=api.CONTAINER, userns_options=api.UserNamespace(mode=api.POD, uids=[ids], gids=[ids])
+    )
+    pod = await crid.run_pod(linux={"security_context": {"namespace_options": options}})
+    id = await crid.run(pod, hostile, ["sleep", "100"])
+    cgroups = Path(f"/proc/{await crid.pid_of(id)}/cgroup").read_text()
+    unified = next(line for line in cgroups.splitlines() if line.startswith("0::"))
+    assert f"pod{pod[1].metadata.uid}/{id}" in unified
+    assert cgroups.count(f"pod{pod[1].metadata.uid}/{id}") >= len(Cgroup(f"/{crid.bridge}").directories)

@@ -65,3 +65,14 @@ async def test_a_start_is_nothing_to_take_hold_of(crid: Crid, hostile: str, cana
         await crid.run(pod, hostile, ["sleep", "100"], linux=linux, name=f"beside{number}")
     assert gained(crid, pod) == []
     assert (await crid.exec(id, "true"))[0] == 0
+
+
+async def test_a_watcher_with_ids_of_its_own(crid: Crid, hostile: str, canary: object) -> None:
+    """In a user namespace the capability reaches nobody outside of it; an exec arrives there all the same."""
+    ids = api.IDMapping(host_id=1_000_000, container_id=0, length=65536)
+    userns = api.UserNamespace(mode=api.POD, uids=[ids], gids=[ids])
+    pod = await crid.run_pod(linux=namespaces(pid=api.CONTAINER, userns_options=userns))
+    id = await watcher(crid, pod, hostile, canary)
+    for number in range(EXECS):
+        assert await crid.exec(id, "sh", "-c", f"exit {number}") == (number, "", "")
+    assert gained(crid, pod) == []

@@ -56,7 +56,7 @@ def capabilities(*names: str, **context: Any) -> api.LinuxContainerConfig:
     return security(capabilities=api.Capability(add_capabilities=names), **context)
 
 
-def namespaces(**modes: api.NamespaceMode) -> api.LinuxPodSandboxConfig:
+def namespaces(**modes: Any) -> api.LinuxPodSandboxConfig:
     """`linux` of a sandbox with these namespace modes."""
     options = api.NamespaceOption(**modes)
     return api.LinuxPodSandboxConfig(security_context=api.LinuxSandboxSecurityContext(namespace_options=options))
