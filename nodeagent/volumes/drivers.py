@@ -40,7 +40,7 @@ class Drivers:
     def __init__(self, registry: Path, *, work_timeout: float, patience: float = PATIENCE) -> None:
         self._registry = registry
         self._work_timeout = work_timeout
-        self._patience = patience
+        self.patience = patience  # seconds
         self._known: dict[str, Registered] = {}
         self._changed = asyncio.Condition()
         self.on_registered: Callable[[str], None] = lambda name: None
@@ -51,7 +51,7 @@ class Drivers:
     async def get(self, name: str) -> Registered:
         """The driver, waiting a moment for it; raises DriverMissing."""
         try:
-            async with asyncio.timeout(self._patience), self._changed:
+            async with asyncio.timeout(self.patience), self._changed:
                 await self._changed.wait_for(lambda: name in self._known)
         except TimeoutError:
             there = f"registered are {', '.join(self.names())}" if self._known else "none is registered"

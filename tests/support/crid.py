@@ -30,7 +30,7 @@ from cri.proto import api_pb2 as api
 from runtime.linux.failpoints import VARIABLE as FAILPOINTS
 
 ROOT = Path(__file__).parents[2]
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
 

@@ -118,6 +118,7 @@ async def test_a_driver_that_is_not_there(manager: VolumeManager, ledger: Ledger
 
 
 async def test_a_driver_that_comes_while_a_pod_waits(manager: VolumeManager, driver: DriverProcess) -> None:
+    manager.drivers.patience = 60  # a driver is an interpreter that starts
     waiting = asyncio.create_task(manager.mount(SCRATCH, NONE))
     await asyncio.sleep(0)
     await asyncio.to_thread(driver.start)
