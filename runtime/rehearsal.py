@@ -40,6 +40,8 @@ _START: Final = {
     "stdin": False,
     "stdin_once": False,
     "pid_target": "",
+    "pid_own": False,
+    "traces": False,
 }
 # What cannot be played, because it changes the process that does it.
 _ONCE: Final = (Shim.live, main._become_shim, main.fork_builder, syscalls.clone3, syscalls.set_child_subreaper)
@@ -123,8 +125,15 @@ def _play() -> None:
     shim.loop.turn()
     os.write(born, bytes(128))
     shim.loop.turn()
-    crid.recv()
+    _hear(crid)
     crid.send({"id": 1, **_START}, blob=b"{}")
     shim.loop.turn()
     shim.loop.turn()
-    crid.recv()
+    _hear(crid)
+
+
+def _hear(crid: Channel) -> None:
+    """An answer; a rehearsal that fails would only show in the memory of each shim."""
+    message = crid.recv()
+    if message is None or "error" in message.doc:
+        raise RuntimeError(f"the rehearsal of a pod's life failed: {message and message.doc['error']}")

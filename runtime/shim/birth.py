@@ -45,12 +45,19 @@ class Birth:
         self.pid = 0
 
     def begin(
-        self, body: Callable[[Status], None], flags: int, cgroup: int, clone: Callable[..., tuple[int, int]] = clone3
+        self,
+        body: Callable[[Status], None],
+        flags: int,
+        cgroup: int,
+        clone: Callable[..., tuple[int, int]] | None = None,
     ) -> None:
-        """`clone` with CLONE_NEW* `flags` into the cgroup behind the fd; `body` runs in the child. Raises OSError."""
+        """`clone` (None: clone3) with CLONE_NEW* `flags` into the cgroup behind the fd; `body` runs in the child.
+
+        Raises OSError.
+        """
         ours, theirs = Channel.pair()
         try:
-            pid, pidfd = clone(flags, cgroup=cgroup)
+            pid, pidfd = (clone or clone3)(flags, cgroup=cgroup)
             if not pid:
                 run_child(body, Status(theirs))
         except BaseException:
