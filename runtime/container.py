@@ -43,15 +43,17 @@ class Container:
         "cgroup", "console", "exit", "id", "pid", "pidfd", "started_at",
     )  # fmt: skip
 
-    def __init__(self, home: Home, doc: Mapping[str, Any], published: Callable[[Container], None]) -> None:
-        """`doc` has the keys container (id), cgroup (path), pid_own and those of Console.
+    def __init__(
+        self, home: Home, doc: Mapping[str, Any], published: Callable[[Container], None], log: Fd | None = None
+    ) -> None:
+        """`doc` has the keys container (id), cgroup (path), pid_own and those of Console; `log` is its open log.
 
         `published` is called once, when the exit is on disk. Raises OSError when the log cannot be opened.
         """
         self.id: str = doc["container"]
         self.cgroup = Cgroup(doc["cgroup"], home.layout)
         self._flags = syscalls.CLONE_NEWNS | (syscalls.CLONE_NEWPID if doc.get("pid_own") else 0)
-        self.console = Console(home.loop, doc, self._output_ended)
+        self.console = Console(home.loop, doc, self._output_ended, log)
         self.pid = 0
         self.pidfd: Fd | None = None
         self.started_at = 0

@@ -16,6 +16,7 @@ import stat
 import time
 from typing import Final
 
+from runtime.linux.fds import Fd
 from runtime.linux.syscalls import AT_FDCWD, RESOLVE_NO_SYMLINKS, openat2
 
 LINE_MAX: Final = 16 * 1024
@@ -27,19 +28,19 @@ class LogFile:
 
     __slots__ = ("_fd", "_path", "_torn", "lost", "why")
 
-    def __init__(self, path: str) -> None:
-        """Open or create it; "" discards everything. Raises OSError."""
+    def __init__(self, path: str, opened: Fd | None = None) -> None:
+        """`opened` is the file, taken over if it is given; else open or create it. "" discards all. Raises OSError."""
         self._path = path
         self._torn = False
         self.lost = 0
         self.why = ""
-        self._fd = _open(path) if path else -1
+        self._fd = opened.take() if opened else open_log(path) if path else -1
 
     def reopen(self) -> None:
         """Go on in a new file at the same path, after a rotation; on OSError the old one stays in use."""
         if not self._path:
             return
-        fresh = _open(self._path)
+        fresh = open_log(self._path)
         self.close()
         self._fd, self._torn = fresh, False
 
@@ -69,7 +70,7 @@ class LogFile:
             self._fd = -1
 
 
-def _open(path: str) -> int:
+def open_log(path: str) -> int:
     """A pod that has the log directories as a volume can put links and FIFOs there: neither is followed or waited for.
 
     The path was resolved when the container was started. Raises OSError: ELOOP, ENXIO, EINVAL for what is no file.

@@ -189,10 +189,13 @@ class Pod:
         op = "restore" if criu else "start"
         try:
             async with self._watchers.paused():
-                message = await self._calls.call(op, START_SECONDS, fds, prepared.blob, **prepared.request)
+                given = [*fds, *prepared.fds()]
+                message = await self._calls.call(op, START_SECONDS, given, prepared.blob, **prepared.request)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(prepared.undo, error))
             raise
+        finally:
+            prepared.close()
         self._records[spec.id] = prepared.record
         self._watchers.add(prepared.record)
         return message

@@ -18,9 +18,11 @@ from runtime.external.bundle import make_bundle
 from runtime.linux.caps import CAP_SYS_PTRACE
 from runtime.linux.cgroups import Cgroup, detect
 from runtime.linux.failpoints import failpoint
+from runtime.linux.fds import Fd
 from runtime.linux.mounts import OverlayRootfs
 from runtime.linux.scheduling import plan_scheduling
 from runtime.linux.userns import Maps, host_id
+from runtime.logs import open_log
 from runtime.processplan import plan_process
 from runtime.separation import plan_separation
 from runtime.spec import ContainerSpec, ExecSpec
@@ -39,6 +41,17 @@ class Prepared:
     blob: bytes
     record: dict[str, Any]
     state_dir: str
+    #: the log file, which a shim of ours gets opened: opening it safely takes more memory than keeping it
+    log: Fd | None = None
+
+    def fds(self) -> list[int]:
+        """What goes with the request."""
+        return [self.log.fileno()] if self.log else []
+
+    def close(self) -> None:
+        """The request was sent, or will not be."""
+        if self.log:
+            self.log.close()
 
     def undo(self, error: BaseException) -> None:
         """Take everything back after `error`; what cannot be taken back becomes a note on it."""
@@ -67,10 +80,11 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
         record["external"] = True
     if not state.new_container(state_dir, spec.id, record):
         raise InvalidSpec(f"container {spec.id} has been started before")
+    log = _resolved(spec.log_path)
     request = {
         "container": spec.id,
         "cgroup": path,
-        "log": _resolved(spec.log_path),
+        "log": log,
         "tty": spec.tty,
         "stdin": spec.stdin,
         "stdin_once": spec.stdin_once,
@@ -87,11 +101,14 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
             prepared.blob = json.dumps(make_bundle(state_dir, spec, path)).encode()
         if ids and isinstance(spec.rootfs, OverlayRootfs):
             _give_root_directory(spec.rootfs.upper, ids)
+        if log and not (spec.external or criu):
+            prepared.log = Fd(open_log(log))
         failpoint("start.before_cgroup")
         cgroup = Cgroup(path)
         cgroup.create()
         cgroup.apply(linux.get("resources") or {})
     except BaseException as error:
+        prepared.close()
         prepared.undo(error)
         raise
     return prepared

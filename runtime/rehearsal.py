@@ -35,7 +35,7 @@ _START: Final = {
     "op": "start",
     "container": "c",
     "cgroup": "/self",
-    "log": "",
+    "log": "/dev/null",
     "tty": False,
     "stdin": False,
     "stdin_once": False,
@@ -126,7 +126,7 @@ def _play() -> None:
     os.write(born, bytes(128))
     shim.loop.turn()
     _hear(crid)
-    crid.send({"id": 1, **_START}, blob=b"{}")
+    crid.send({"id": 1, **_START}, [0], b"{}")
     shim.loop.turn()
     shim.loop.turn()
     _hear(crid)

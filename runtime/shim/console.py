@@ -20,12 +20,12 @@ class Console:
         "_ended", "_input", "_loop", "_master", "_outputs", "_stdin_once", "_terminal", "_wants_input", "log",
     )  # fmt: skip
 
-    def __init__(self, loop: Loop, doc: Mapping[str, Any], ended: Callable[[], None]) -> None:
-        """Opens the log (raises OSError). `ended` is called when the last output has come to its end.
+    def __init__(self, loop: Loop, doc: Mapping[str, Any], ended: Callable[[], None], log: Fd | None = None) -> None:
+        """Takes the log, or opens it (raises OSError). `ended` is called when the last output has come to its end.
 
         `doc` has the keys log (a path), tty, stdin and stdin_once, which mean what they mean in ContainerSpec.
         """
-        self.log = LogFile(doc["log"])
+        self.log = LogFile(doc["log"], log)
         self._loop = loop
         self._terminal: bool = doc["tty"]
         self._wants_input: bool = doc["stdin"]

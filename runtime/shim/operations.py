@@ -117,7 +117,7 @@ class Operations:
     def _start(self, request: Request) -> None:
         doc, id = request.doc, self._fresh(request)
         target = self._target(id, doc.get("pid_target"))
-        container = Container(self._shim.home, doc, self._published)
+        container = Container(self._shim.home, doc, self._published, request.fds[0] if request.fds else None)
         container.start(request.blob, functools.partial(self._started, request, container), target)
         self._containers[id] = container
         self._shim.expect(container.pid, container.ended)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.support.containers import Node
 
-#: KiB that a shim with one container may have of its own, with room for other kernels and C libraries (1330 measured).
-PRIVATE_MAX = 1550
+#: KiB that a shim with one container may have of its own, with room for other kernels and C libraries (1000 measured).
+PRIVATE_MAX = 1200
 
 
 def private(pid: int) -> int:
