@@ -33,6 +33,11 @@ class Chain:
             if kind
         )
 
+    def require(self) -> None:
+        """Raise CniError when one of its plugins is not there."""
+        for kind in self.network.programs:
+            self.runner.require(kind, self._plain_call(commands.STATUS, {}))
+
     def add(self, attachment: Attachment, site: Site) -> Result:
         """ADD of each plugin, in order, with the result of the one before; raises CniError at the first failure."""
         result: Result | None = None
@@ -69,8 +74,7 @@ class Chain:
 
     def status(self, site: Site) -> None:
         """Every plugin must be there, and say that it is ready if the version has STATUS; raises CniError."""
-        for kind in self.network.programs:
-            self.runner.require(kind, self._plain_call(commands.STATUS, {}))
+        self.require()
         if versions.at_least(self.network.version, "1.1.0"):
             for plugin in self.network.plugins:
                 config = derive(self.network, plugin, None, {})

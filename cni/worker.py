@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from cni.rtnl.socket import Netlink
 from cni.runner import PluginRunner
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect, Ledger
+
+log = logging.getLogger(__name__)
 
 #: Where a test can kill, fail or hang an operation (runtime.linux.failpoints).
 FAILPOINTS = (
@@ -72,12 +75,14 @@ class Worker:
         """ADD; when it fails, DEL, as the specification wants it of a runtime."""
         if _attached(self._effects(attachment)) is not None:
             raise CniError(f"{attachment.key} is attached to a network already", "DEL comes before another ADD")
+        chain = self.chain(network)
+        chain.require()  # where one is missing nothing was done: DEL, which would need it too, has nothing to undo
         journal = Journal(self.ledger, holder=attachment.container_id, attachment=attachment.key)
         journal.plan("cni", attachment.key, _detail(network, attachment))
         site = self.site(journal, sock)
         failpoint("cni.add.begin")
         try:
-            result = self.chain(network).add(attachment, site)
+            result = chain.add(attachment, site)
             failpoint("cni.add.after_chain")
             self.cache.put(_cached(network, attachment, result))
         except Exception as error:
@@ -107,8 +112,19 @@ class Worker:
         elif kept is not None:
             network = kept.network or network
             attachment = _as_added(attachment, kept.args, kept.capability_args)
+        elif missing := self._missing(network):
+            # ADD is refused for the same reason before it does anything, so there is nothing of it.
+            log.info("nothing is known of %s and DEL is left out: %s", attachment.key, missing)
+            return
         failpoint("cni.delete.begin")
         self._undo(network, attachment, kept.result if kept is not None else None, effects)
+
+    def _missing(self, network: NetworkConf) -> CniError | None:
+        try:
+            self.chain(network).require()
+        except CniError as error:
+            return error
+        return None
 
     def check(self, attachment: Attachment, sock: socket.socket | None) -> None:
         """CHECK with what ADD was done with; raises CniError."""
