@@ -44,7 +44,7 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
         runtime = Runtime(config.state, on_event=exits.on_event)
         exits.watch(runtime)
         parts.push_async_callback(runtime.close)
-        images = ImageStore(config.root, ledger, records, registries=config.registries)
+        images = ImageStore(config.root, ledger, records, registries=config.registries, pinned=config.pinned)
         parts.push_async_callback(images.close)
         streaming = StreamingServer(PodSessions(store))
         await streaming.start()

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cri.server.nri.config import NriConfig, nri_config
+from images.errors import ImageError
+from images.reference import Reference
 
 _HANDLER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -61,6 +63,8 @@ class Config:
     listen: Path = Path("/run/nodeagent/cri.sock")
     network: NetworkConfig = field(default_factory=NetworkConfig)
     registries: tuple[Path, ...] = (Path("/etc/nodeagent/certs.d"), Path("/etc/containerd/certs.d"))
+    pinned: tuple[str, ...] = ()
+    """[images] pinned: references of images that the kubelet may not collect as garbage."""
     cgroup_parent: str = "/"
     """[cgroup] parent: logical cgroup of a sandbox that names no cgroup_parent itself."""
     runtimes: tuple[RuntimeConfig, ...] = (RuntimeConfig(BUILT_IN),)
@@ -109,6 +113,7 @@ def from_document(document: dict[str, Any], source: str) -> Config:
         listen=table.path("listen", state / "cri.sock"),
         network=_network(table.table("network")),
         registries=images.paths("registries", defaults.registries),
+        pinned=_references(images.texts("pinned"), images.name),
         cgroup_parent=cgroup.text("parent", defaults.cgroup_parent),
         runtimes=_runtimes(table.table("runtimes")),
         default_runtime=table.text("default_runtime", defaults.default_runtime),
@@ -150,6 +155,15 @@ def _nri(table: _Table, state: Path) -> NriConfig:
         return nri_config(table.values("nri"), state)
     except ValueError as error:
         raise ConfigError(f"{table.name}: {error}") from error
+
+
+def _references(names: tuple[str, ...], source: str) -> tuple[str, ...]:
+    for name in names:
+        try:
+            Reference.parse(name)
+        except ImageError as error:
+            raise ConfigError(f"{source} pinned: {error}") from error
+    return names
 
 
 def _network(table: _Table) -> NetworkConfig:

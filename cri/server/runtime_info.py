@@ -42,6 +42,7 @@ async def status(daemon: Daemon, request: api.StatusRequest) -> api.StatusRespon
         handler.features.user_namespaces = mappable and not daemon.handlers.options(handler.name).path
     if request.verbose:
         response.info["config"] = json.dumps(_config(daemon))
+        response.info["network"] = json.dumps(_network(daemon))
         response.info["tidied"] = json.dumps(daemon.tidied.is_set())
         pulls = {name: {"done": each.done, "total": each.total} for name, each in daemon.pulls.items()}
         response.info["pulls"] = json.dumps(pulls)
@@ -79,6 +80,16 @@ async def runtime_config(daemon: Daemon, request: api.RuntimeConfigRequest) -> a
     response = api.RuntimeConfigResponse()
     response.linux.cgroup_driver = api.CGROUPFS
     return response
+
+
+def _network(daemon: Daemon) -> dict[str, object]:
+    """The network that the next pod gets, and the files that could not be used."""
+    try:
+        network = daemon.cni.network()
+        found = {"source": network.source, **network.to_json()}
+    except CniError as error:
+        found = {"problem": str(error)}
+    return found | {"problems": [str(problem) for problem in daemon.cni.problems]}
 
 
 async def update_runtime_config(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import ssl
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -134,8 +136,15 @@ def connection_errors(url: str) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        what = str(error) or type(error).__name__
-        raise RegistryError(f"cannot talk to {where}: {what}", where) from error
+        raise RegistryError(f"cannot talk to {where}: {_words(error)}", where) from error
+
+
+def _words(error: BaseException) -> str:
+    """The reason alone: aiohttp's own messages name the host again, and objects of its own."""
+    cause: Any = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    if isinstance(cause, ConnectionError) and cause.errno:
+        return os.strerror(cause.errno)
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
 def _same_server(one: str, other: str) -> bool:

@@ -36,6 +36,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("[network]\nsubnet = '10.0.0.0/99'", "subnet"),
         ("[network]\nbridge = 'a-name-that-is-too-long'", "no interface name"),
         ("[images]\nregistries = '/x'", "must be of type list"),
+        ("[images]\npinned = ['Not A Name']", "pinned"),
         ("root =", "crid.toml"),
         ("default_runtime = 'kata'", "default_runtime 'kata' is none of crid"),
         ("[runtimes.Big]\npath = '/x'", "'Big' is no handler name"),
