@@ -15,6 +15,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from cri.server.config import ConfigError
 from runtime.linux.files import read_limited
 
 NAME: Final = re.compile(r"([0-9]{2})-([A-Za-z0-9_.+-]{1,128})")
@@ -26,7 +27,7 @@ PLUGIN_FD: Final = 3
 def installed_plugins(directory: Path, configs: Path) -> list[tuple[Path, str, str, str]]:
     """(path, index, name, configuration) of each executable file; no directory is no plugin.
 
-    Raises ValueError for an executable that is not named like a plugin, OSError.
+    Raises ConfigError for an executable that is not named like a plugin, OSError.
     """
     try:
         entries = sorted(directory.iterdir())
@@ -37,7 +38,7 @@ def installed_plugins(directory: Path, configs: Path) -> list[tuple[Path, str, s
         if not path.is_file() or not os.access(path, os.X_OK):
             continue
         if (match := NAME.fullmatch(path.name)) is None:
-            raise ValueError(f"{path}: an NRI plugin is named NN-NAME, two digits first; rename it or take it away")
+            raise ConfigError(f"{path}: an NRI plugin is named NN-NAME, two digits first; rename it or take it away")
         found.append((path, match[1], match[2], _config(configs, match[1], match[2])))
     return found
 

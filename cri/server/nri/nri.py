@@ -50,7 +50,7 @@ class Nri:
         self._connected = self.plugins.connected
 
     async def open(self) -> None:
-        """Let plugins in. Raises OSError, ValueError for a directory of plugins that cannot be used."""
+        """Let plugins in. Raises OSError, ConfigError for a directory of plugins that cannot be used."""
         if not self._config.disable:
             await self.plugins.start()
 

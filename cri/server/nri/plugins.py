@@ -48,7 +48,7 @@ class Plugins:
     async def start(self) -> None:
         """Start what is installed, wait for it, then listen. A plugin that fails is logged; the node starts without it.
 
-        Raises OSError when the directory of plugins cannot be read, ValueError for a file in it that is no plugin.
+        Raises OSError when the directory of plugins cannot be read, ConfigError for a file in it that is no plugin.
         """
         found = installed_plugins(self._config.plugin_path, self._config.plugin_config_path)
         await asyncio.gather(*(self._launch(*each) for each in found))

@@ -1,0 +1,151 @@
+"""NRI as the operator sets it up: installed plugins, the default validator, other sockets; and crid's restarts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cri.client import CriError
+from tests.support import peers
+from tests.support.crid import Crid, running_crid
+from tests.support.images import busybox_rootfs, push_image
+from tests.support.nri import NriPlugin
+from tests.support.registry import Registry
+
+SLEEP = ["sleep", "1000"]
+
+
+@asynccontextmanager
+async def configured(registry: Registry, settings: str) -> AsyncIterator[tuple[Crid, str]]:
+    """A crid with [nri] settings, in which {base} is its own directory; and an image."""
+    async with running_crid() as crid:
+        await crid.terminate()
+        crid.config.write_text(crid.config.read_text() + settings.replace("{base}", str(crid.base)))
+        crid.trust_plain_http(registry.host)
+        await crid.start()
+        pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
+        await crid.cri.PullImage(image={"image": pushed.ref})
+        yield crid, pushed.ref
+
+
+def told(plugin: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(f"{plugin}.log").read_text().splitlines()]
+
+
+async def test_an_installed_plugin_is_started_with_its_configuration_and_ends_with_crid(registry: Registry) -> None:
+    settings = (
+        '[nri]\nplugin_path = "{base}/plugins"\nplugin_config_path = "{base}/conf.d"\ndisable_connections = true\n'
+    )
+    async with configured(registry, settings) as (crid, image):
+        plugin = crid.base / "plugins" / "07-installed"
+        for directory in ("plugins", "conf.d"):
+            (crid.base / directory).mkdir()
+        shutil.copy(peers.require("nri-plugin"), plugin)
+        (crid.base / "conf.d" / "installed.conf").write_text("from a file")
+        shutil.copy("/bin/false", crid.base / "plugins" / "08-broken")
+        await crid.terminate()
+        await crid.start()
+        [configure, synchronize] = told(plugin)
+        assert configure["config"] == "from a file" and configure["runtime"] == "crid"
+        assert synchronize["pods"] == []
+        assert "NRI plugin 08-broken is not accepted" in crid.log.read_text()
+        Path(f"{plugin}.script").write_text('{"adjust": {"main": {"env": [{"key": "A", "value": "installed"}]}}}')
+        container = await crid.run(await crid.run_pod(), image, SLEEP)
+        assert (await crid.exec(container, "sh", "-c", "echo $A"))[1] == "installed\n"
+        assert not (crid.state / "nri.sock").exists()
+        before = _processes(plugin)
+        assert len(before) == 1
+        await crid.terminate()
+        assert not _processes(plugin)
+        await crid.start()
+        assert told(plugin)[-1]["containers"] == [container]
+        crid.kill()
+        await crid.start()
+        assert len(_processes(plugin)) == 1, "the plugin of the killed crid is still there"
+
+
+def _processes(program: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/exe"):
+        try:
+            if entry.readlink() == program:
+                found.append(entry.parent.name)
+        except OSError:
+            continue  # it ended meanwhile, or is a kernel thread
+    return found
+
+
+async def test_a_file_that_is_no_plugin_is_named(registry: Registry) -> None:
+    async with configured(registry, '[nri]\nplugin_path = "{base}/plugins"\n') as (crid, _):
+        (crid.base / "plugins").mkdir()
+        stray = crid.base / "plugins" / "stray"
+        shutil.copy("/bin/true", stray)
+        await crid.terminate()
+        crid.spawn()
+        await crid.died()
+        assert f"{stray}: an NRI plugin is named NN-NAME" in crid.tail()
+        stray.unlink()
+        await crid.start()
+
+
+async def test_the_default_validator_is_asked_before_anything_is_made(registry: Registry) -> None:
+    settings = (
+        "[nri.default_validator]\nenable = true\nreject_namespace_adjustment = true\n"
+        'required_plugins = ["test"]\ntolerate_missing_plugins_annotation = "tolerate"\n'
+    )
+    async with configured(registry, settings) as (crid, image):
+        pod = await crid.run_pod()
+        with pytest.raises(CriError, match="required plugins test are not present"):
+            await crid.create(pod, image, SLEEP)
+        tolerant = await crid.run_pod(annotations={"tolerate": "true"})
+        await crid.create(tolerant, image, SLEEP)
+        async with NriPlugin(crid, "10") as plugin:
+            await crid.create(pod, image, SLEEP)
+            plugin.script(adjust={"other": {"linux": {"namespaces": [{"type": "uts"}]}}})
+            with pytest.raises(CriError, match=r"10-test .uts. attempted restricted namespace adjustment"):
+                await crid.create(pod, image, SLEEP, name="other")
+
+
+async def test_a_plugin_comes_back_to_a_crid_that_was_killed(registry: Registry) -> None:
+    async with configured(registry, "") as (crid, image):
+        pod = await crid.run_pod()
+        async with NriPlugin(crid, "10") as plugin:
+            plugin.script(adjust={"main": {"env": [{"key": "A", "value": "adjusted"}]}})
+            created = await crid.create(pod, image, SLEEP)
+            crid.kill()
+            assert plugin.process is not None
+            plugin.process.wait(10)
+            await crid.start()
+            plugin.start()
+            assert (await plugin.until("Synchronize", 2))["containers"] == [created]
+            await crid.cri.StartContainer(container_id=created)
+            assert (await crid.exec(created, "sh", "-c", "echo $A"))[1] == "adjusted\n"
+            await plugin.logged("is connected and synchronized")
+            await crid.cri.RemovePodSandbox(pod_sandbox_id=pod[0])
+            assert plugin.told(created)[-4:] == [
+                "StartContainer",
+                "PostStartContainer",
+                "StopContainer",
+                "RemoveContainer",
+            ]
+
+
+async def test_a_socket_of_another_runtime_is_left_alone(registry: Registry) -> None:
+    async with running_crid() as first:
+        async with configured(registry, f'[nri]\nsocket = "{first.state}/nri.sock"\n') as (second, image):
+            assert "another runtime listens on" in second.log.read_text()
+            await second.run(await second.run_pod(), image, SLEEP)
+        async with NriPlugin(first, "10"):
+            pass
+
+
+async def test_nri_can_be_turned_off(registry: Registry) -> None:
+    async with configured(registry, "[nri]\ndisable = true\n") as (crid, image):
+        assert not (crid.state / "nri.sock").exists()
+        await crid.run(await crid.run_pod(), image, SLEEP)
