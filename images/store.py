@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +16,10 @@ from images.archive.opening import opened
 from images.arrivals import Arrivals
 from images.build import LayerFile, build_image, layer_tar
 from images.catalog import Catalog
+from images.changes import lay_down, write_changes
 from images.collect import Collector
 from images.content import ContentStore
-from images.errors import ImageError, ImageNotFound
+from images.errors import ImageError, ImageNotFound, disk_full_explained
 from images.flights import Flights
 from images.image import Image
 from images.intake import Intake
@@ -244,6 +246,37 @@ class ImageStore:
         lower = lower or [self._snapshots.empty]  # an image without layers; overlayfs wants one
         upper, work = await self._snapshots.prepare(key, holder, image.layers, lower[0])
         return OverlayRootfs(tuple(map(str, lower)), upper, work)
+
+    async def write_changes(self, key: str, out: Path, limit: int) -> None:
+        """Write what a container has changed as a layer into a new file. The container must be paused.
+
+        Raises TooLarge beyond `limit` bytes, FileNotFoundError for an unknown key, OSError.
+        """
+        upper = self._snapshots.directory(key) / "upper"
+
+        def write() -> None:
+            with out.open("xb") as file, disk_full_explained("writing what a container has changed"):
+                write_changes(upper, file, limit)
+
+        await self._workers.run(write)
+
+    async def lay_down(self, key: str, layer: Path, limit: int) -> None:
+        """Unpack such a layer, trusted as little as that of an image, into the fresh one of another container.
+
+        Raises ImageError, FileNotFoundError, OSError.
+        """
+        upper = self._snapshots.directory(key) / "upper"
+        below = [self._layers.directory(chain_id) for chain_id in reversed(self._snapshots.layers[key])]
+        limits = replace(self._limits, unpacked=limit)
+
+        def unpack() -> None:
+            fd = os.open(layer, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                lay_down(fd, upper, below, limits)
+            finally:
+                os.close(fd)
+
+        await self._workers.run(unpack)
 
     async def release(self, key: str) -> None:
         """Remove a container's layer; an unknown key is no error. The container must be gone."""

@@ -17,6 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime import recovery, state
+from runtime.criu import PID_NAMESPACE_FD, STREAM_FDS
+from runtime.criu import ROOT as STAGED_ROOT
+from runtime.criu import TREE as STAGED_TREE
 from runtime.errors import ContainerError, InvalidSpec, NotFound, ShimLost, StartError, explain
 from runtime.events import Event, Exited, ShimLostEvent
 from runtime.launcher import ZygoteLauncher
@@ -25,6 +28,10 @@ from runtime.pod import Attachment, Exec, Pod, Started
 from runtime.spec import SandboxSpec
 
 __all__ = [
+    "PID_NAMESPACE_FD",
+    "STAGED_ROOT",
+    "STAGED_TREE",
+    "STREAM_FDS",
     "Attachment",
     "ContainerError",
     "Event",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cri.server import checkpoints, image_calls, metrics, pod_sandbox_stats, runtime_info, streams
+from cri.server import image_calls, metrics, pod_sandbox_stats, runtime_info, streams
+from cri.server.checkpoint_container import checkpoint_container
+from cri.server.checkpoint_pod import checkpoint_pod
 from cri.server.container_stats import container_stats, list_container_stats, stream_container_stats
 from cri.server.container_status import status_of_container
 from cri.server.create_container import create_container
@@ -16,6 +18,7 @@ from cri.server.pod_sandbox_status import pod_sandbox_status
 from cri.server.remove_container import remove_container
 from cri.server.remove_pod_sandbox import remove_pod_sandbox
 from cri.server.reopen_container_log import reopen_container_log
+from cri.server.restore_pod import restore_pod
 from cri.server.run_pod_sandbox import run_pod_sandbox
 from cri.server.service import Stream, Unary
 from cri.server.start_container import start_container
@@ -59,9 +62,9 @@ ANSWERS: Mapping[str, Unary | Stream] = {
     "ListPodSandboxMetrics": metrics.list_pod_sandbox_metrics,
     "StreamPodSandboxMetrics": metrics.stream_pod_sandbox_metrics,
     "GetContainerEvents": get_container_events,
-    "CheckpointContainer": checkpoints.checkpoint_container,
-    "CheckpointPod": checkpoints.checkpoint_pod,
-    "RestorePod": checkpoints.restore_pod,
+    "CheckpointContainer": checkpoint_container,
+    "CheckpointPod": checkpoint_pod,
+    "RestorePod": restore_pod,
     "ListImages": image_calls.list_images,
     "StreamImages": image_calls.stream_images,
     "ImageStatus": image_calls.image_status,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from importlib import metadata
 
 from cni.network import Cni
+from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
 from cri.server.daemon import Daemon
 from cri.server.events import Events
@@ -71,6 +72,7 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
             streaming=streaming,
             layers=LayerUsage(images),
             nri=nri,
+            criu=Criu(config.checkpoint.criu),
         )
 
 

@@ -34,6 +34,14 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointConfig:
+    """[checkpoint]: the criu to use, a path or a name, and the bytes that one checkpoint may take on the disk."""
+
+    criu: str = "criu"
+    limit: int = 64 << 30
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeConfig:
     """[runtimes.NAME]: a handler that pods can ask for. An empty `path` is the runtime that is built in.
 
@@ -73,6 +81,7 @@ class Config:
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
     """Where devices are described (Container Device Interface); a later directory wins."""
     nri: NriConfig = field(default_factory=NriConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Config:
@@ -119,6 +128,7 @@ def from_document(document: dict[str, Any], source: str) -> Config:
         default_runtime=table.text("default_runtime", defaults.default_runtime),
         cdi_spec_dirs=table.paths("cdi_spec_dirs", defaults.cdi_spec_dirs),
         nri=_nri(table, state),
+        checkpoint=_checkpoint(table.table("checkpoint")),
     )
     for part in (table, images, cgroup):
         part.refuse_rest()
@@ -166,6 +176,13 @@ def _references(names: tuple[str, ...], source: str) -> tuple[str, ...]:
     return names
 
 
+def _checkpoint(table: _Table) -> CheckpointConfig:
+    defaults = CheckpointConfig()
+    checkpoint = CheckpointConfig(table.text("criu", defaults.criu), table.number("limit", defaults.limit))
+    table.refuse_rest()
+    return checkpoint
+
+
 def _network(table: _Table) -> NetworkConfig:
     defaults = NetworkConfig()
     network = NetworkConfig(
@@ -200,6 +217,9 @@ class _Table:
 
     def text(self, key: str, default: str) -> str:
         return str(self._take(key, str, default))
+
+    def number(self, key: str, default: int) -> int:
+        return int(self._take(key, int, default))
 
     def path(self, key: str, default: Path) -> Path:
         path = Path(self.text(key, str(default)))

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from cri.proto import api_pb2 as api
+from cri.server.checkpoint import origin, workplace
 from cri.server.container_spec import Settled, settle
 from cri.server.daemon import Daemon
 from cri.server.errors import AlreadyExists, InvalidRequest, NotFound, WrongState
@@ -63,13 +64,15 @@ def _check_name(sandbox: Sandbox, metadata: api.ContainerMetadata) -> None:
 
 
 async def _make(daemon: Daemon, sandbox: Sandbox, request: api.CreateContainerRequest) -> str:
-    image = image_of(daemon, request.config)
     id = secrets.token_hex(32)
     snapshots: list[str] = []
     container: Container | None = None
     try:
+        image = await _image(daemon, sandbox, id, request.config)
         settled = await settle(daemon, sandbox, id, request.config, image, snapshots)
         settled.spec.log_path = log_path(sandbox.config, request.config)
+        if origin.is_checkpoint(request.config):
+            await origin.lay_down(daemon, id, snapshots[0])
         container = _container(id, sandbox, request.config, image, settled, snapshots)
         await daemon.nri.create(container)
         failpoint("crid.create_container.before_record")
@@ -111,9 +114,16 @@ async def _take_back(daemon: Daemon, sandbox: Sandbox, id: str, snapshots: list[
     try:
         for key in snapshots:
             await asyncio.shield(daemon.images.release(key))
+        await asyncio.shield(workplace.discard(daemon, id))
     except Exception as error:
         log.exception("container %s is left half-made; the next start takes it back", id)
         reason.add_note(f"taking it back failed as well: {error}")
+
+
+async def _image(daemon: Daemon, sandbox: Sandbox, id: str, config: api.ContainerConfig) -> Image:
+    if origin.is_checkpoint(config):
+        return await origin.unpack(daemon, sandbox, id, config)
+    return image_of(daemon, config)
 
 
 def image_of(daemon: Daemon, config: api.ContainerConfig) -> Image:

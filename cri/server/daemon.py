@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cni.network import Cni
 from cri.server.accounts import AccountCache
+from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
 from cri.server.events import Events
 from cri.server.exits import Exits
@@ -47,6 +48,7 @@ class Daemon:
     streaming: StreamingServer
     layers: LayerUsage
     nri: Nri
+    criu: Criu
     rates: Rates = field(default_factory=Rates)
     janitor: Janitor = field(default_factory=Janitor)
     accounts: AccountCache = field(default_factory=AccountCache)

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import time
 
+from cri.server.checkpoint import workplace
 from cri.server.daemon import Daemon
 from cri.server.pods import Container, Sandbox
 from cri.server.tidying import each
@@ -45,6 +46,7 @@ async def _states(daemon: Daemon) -> None:
     await daemon.images.recover()
     used = {key for container in daemon.store.containers for key in container.snapshots}
     daemon.orphans = sorted(daemon.images.snapshots().keys() - used)
+    await workplace.tidy(daemon)
     await each(_recover_sandbox(daemon, sandbox) for sandbox in daemon.store.sandboxes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from cri.proto import api_pb2 as api
+from cri.server.checkpoint import workplace
 from cri.server.daemon import Daemon
 from cri.server.pods import Container
 from cri.server.stop_container import kill_and_wait
@@ -46,6 +47,7 @@ async def release(daemon: Daemon, container: Container) -> None:
     for key in container.snapshots:
         await daemon.images.release(key)
         daemon.layers.forget(key)
+    await workplace.discard(daemon, container.id)
     daemon.rates.forget(container.id)
     if daemon.images.get(container.image_id) is None:
         await daemon.images.gc()  # it was removed while this container still needed its layers

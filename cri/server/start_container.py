@@ -6,12 +6,13 @@ import os
 import time
 
 from cri.proto import api_pb2 as api
+from cri.server.checkpoint import workplace
+from cri.server.checkpoint.revive import revive
 from cri.server.daemon import Daemon, pod_of
-from cri.server.errors import WrongState
-from cri.server.nri.errors import NriFault
+from cri.server.errors import CriFault, WrongState
 from cri.server.pods import Container
 from cri.server.sources import look
-from runtime.client import ContainerError, ShimLost
+from runtime.client import ContainerError, ShimLost, Started
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect
 
@@ -42,6 +43,15 @@ def _check(container: Container) -> None:
         )
 
 
+async def _run(daemon: Daemon, container: Container) -> Started:
+    if not workplace.waits(daemon, container.id):
+        return await pod_of(container.sandbox).start_container(container.spec)
+    place = workplace.place_of(daemon, container.id)
+    started = await revive(container, await daemon.criu.program(), place)
+    await workplace.discard(daemon, container.id)
+    return started
+
+
 def _make_directory(path: str) -> None:
     os.makedirs(path, 0o755, exist_ok=True)
 
@@ -53,8 +63,8 @@ async def _start(daemon: Daemon, container: Container) -> None:
             await look(_make_directory, os.path.dirname(container.spec.log_path))
         daemon.ledger.record(Effect("cgroup", container.cgroup, container.sandbox.id))
         failpoint("crid.start_container.before_start")
-        started = await pod_of(container.sandbox).start_container(container.spec)
-    except (NriFault, ContainerError, OSError) as error:
+        started = await _run(daemon, container)
+    except (CriFault, ContainerError, OSError) as error:
         error.add_note(f"while starting container {container.id[:13]} ({container.name})")
         if not isinstance(error, ShimLost | TimeoutError):  # there the pod ends, and the container with it
             container.started_at = time.time_ns()

@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Awaitable, Iterable
 
+from cri.server.checkpoint import workplace
 from cri.server.daemon import Daemon
 from cri.server.pods import Sandbox
 from cri.server.sandbox_end import remove_directory
@@ -57,7 +58,7 @@ async def each(jobs: Iterable[Awaitable[None]]) -> None:
 def _half_made(daemon: Daemon) -> list[str]:
     known = {sandbox.id for sandbox in daemon.store.sandboxes}
     holders = {entry.holder for kind in _OWN_KINDS for entry in daemon.ledger.entries(kind)}
-    return sorted(holders - known - {""})
+    return sorted(holder for holder in holders - known - {""} if not holder.startswith(workplace.HOLDER))
 
 
 async def _take_back(daemon: Daemon, holder: str) -> None:

@@ -252,9 +252,10 @@ class Operations:
 
     def _restore(self, request: Request) -> None:
         id = self._fresh(request)
-        container = RestoredContainer(self._shim.home, request.doc, self._published)
+        socket, *log = request.fds
+        container = RestoredContainer(self._shim.home, request.doc, self._published, log[0] if log else None)
         started = functools.partial(self._restoring, request, container)
-        criu = container.restore(request.blob, request.fds[0], started, self._never_arrived)
+        criu = container.restore(request.blob, socket, started, self._never_arrived)
         self._containers[id] = container
         self._shim.expect(criu, container.criu_ended)
 

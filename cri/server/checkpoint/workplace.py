@@ -1,0 +1,95 @@
+"""Directories on the way between a container and an archive, below ROOT/checkpoints, and what is left of them.
+
+    <container id>/   a checkpoint that waits for the start of the container it was created from: images/, work/
+    dump-<token>/     an archive's content while it is being made
+    a partial archive, in the directory that the client named
+
+Each has an entry in the ledger before it is there, so a crash leaves nothing: the next start removes what belongs to
+no container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.linux.ledger import Effect
+from runtime.linux.trees import remove_tree
+
+if TYPE_CHECKING:
+    from cri.server.daemon import Daemon
+
+HOLDER = "checkpoint:"
+IMAGES, WORK = "images", "work"
+
+
+def place_of(daemon: Daemon, name: str) -> Path:
+    """Where one is; it need not exist."""
+    return daemon.config.root / "checkpoints" / name
+
+
+def waits(daemon: Daemon, container_id: str) -> bool:
+    """Whether a container was created from a checkpoint and has not been started."""
+    return place_of(daemon, container_id).is_dir()
+
+
+@contextlib.asynccontextmanager
+async def scratch(daemon: Daemon) -> AsyncIterator[Path]:
+    """A directory with images/ and work/ that is gone after the block."""
+    name = f"dump-{secrets.token_hex(8)}"
+    try:
+        yield await make(daemon, name)
+    finally:
+        await asyncio.shield(discard(daemon, name))
+
+
+async def make(daemon: Daemon, name: str) -> Path:
+    """Make a directory with images/ and work/; discard() is the caller's."""
+    path = place_of(daemon, name)
+    daemon.ledger.record(Effect("dir", str(path), f"{HOLDER}{name}"))
+
+    def work() -> None:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        for each in (path, path / IMAGES, path / WORK):
+            each.mkdir(mode=0o700)
+
+    await asyncio.to_thread(work)
+    return path
+
+
+async def discard(daemon: Daemon, name: str) -> None:
+    """Remove a directory; one that is not there is no error."""
+    path = place_of(daemon, name)
+    if not path.exists():
+        return
+    await asyncio.to_thread(remove_tree, path)
+    daemon.ledger.strike(("dir", str(path)))
+
+
+@contextlib.asynccontextmanager
+async def partial(daemon: Daemon, path: str) -> AsyncIterator[None]:
+    """A file that another program may see is in the ledger until it is whole or removed."""
+    daemon.ledger.record(Effect("dir", path, f"{HOLDER}{os.path.basename(path)}"))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        daemon.ledger.strike(("dir", path))
+
+
+async def tidy(daemon: Daemon) -> None:
+    """At the start: remove what no container waits for."""
+    used = {f"{HOLDER}{container.id}" for container in daemon.store.containers}
+    for entry in daemon.ledger.entries("dir"):
+        if entry.holder.startswith(HOLDER) and entry.holder not in used:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                await asyncio.to_thread(remove_tree, entry.key)
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                os.unlink(entry.key)
+            daemon.ledger.strike(entry)

@@ -1,0 +1,30 @@
+"""CheckpointContainer: a running container into an archive, and on it goes (KEP-2008)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cri.proto import api_pb2 as api
+from cri.server.checkpoint.archive import check_location
+from cri.server.checkpoint.take import check_container, paused, take
+from cri.server.daemon import Daemon
+
+SECONDS = 300.0
+"""For a client that leaves the choice to us."""
+
+
+async def checkpoint_container(
+    daemon: Daemon, request: api.CheckpointContainerRequest
+) -> api.CheckpointContainerResponse:
+    """Raises WrongState without a criu that works, or for a container that does not run; AlreadyExists; Exhausted."""
+    container = daemon.store.containers.get(request.container_id)
+    try:
+        await asyncio.to_thread(check_location, request.location)
+        check_container(container)
+        program = await daemon.criu.program()
+        async with container.lock, paused([container]):
+            await take(daemon, container, program, request.location, float(request.timeout) or SECONDS)
+    except Exception as error:
+        error.add_note(f"while checkpointing container {container.id[:13]} ({container.name})")
+        raise
+    return api.CheckpointContainerResponse()
