@@ -17,6 +17,7 @@ from runtime.init import set_oom_score_adj
 from runtime.linux import seccomp, syscalls
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
+from runtime.linux.lsm import label_next_program
 from runtime.process import become
 from runtime.processplan import ProcessPlan
 from runtime.status import Status
@@ -51,6 +52,7 @@ def run_exec(plan: ExecPlan, status: Status) -> None:
     os.setsid()
     plan.cgroup.prepare_join().enter()
     set_oom_score_adj(process.oom_score_adj)
+    label_next_program(process.apparmor, process.selinux)
     syscalls.setns(plan.container, ENTERED)  # also makes the container's root this process's root
     failpoint("exec.before_execve")
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -25,6 +25,7 @@ from runtime.init import InitPlan, enter_user_namespace, join, move_in
 from runtime.linux import seccomp, syscalls
 from runtime.linux.channel import Channel
 from runtime.linux.failpoints import failpoint
+from runtime.linux.lsm import label_next_program
 from runtime.linux.paths import open_procfs
 from runtime.process import become
 from runtime.processplan import ProcessPlan
@@ -54,6 +55,7 @@ def run_heir(plan: InitPlan, builder: Channel, status: Status) -> None:
     process = ProcessPlan._make(json.loads(plan.document)["process"])
     program = seccomp.load(process.seccomp) if process.seccomp else b""
     os.setsid()
+    label_next_program(process.apparmor, process.selinux)  # while the node's procfs is still there
     mounts, *streams = _await(builder, status)
     syscalls.setns(mounts, syscalls.CLONE_NEWNS)
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)

@@ -24,6 +24,7 @@ from runtime.linux import seccomp, syscalls
 from runtime.linux.caps import CAP_SYS_RESOURCE, effective_mask
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
+from runtime.linux.lsm import label_next_program
 from runtime.linux.paths import open_procfs, read_proc, write_proc
 from runtime.linux.scheduling import apply_scheduling
 from runtime.operations import Tree, perform
@@ -56,6 +57,7 @@ def run_init(plan: InitPlan, status: Status) -> None:
     program = seccomp.load(process.seccomp) if process.seccomp else b""
     os.setsid()
     join(plan.cgroup, process)
+    label_next_program(process.apparmor, process.selinux)
     move_in(plan, document["tree"], process, status)
     if plan.userns >= 0:
         enter_user_namespace(plan.userns)

@@ -23,7 +23,8 @@ class ProcessPlan(NamedTuple):
     """The plan; as JSON it is the list of its fields. `name` is for the session keyring, `seccomp` a file or "".
 
     `owner` is the id on the node that the streams are given to; all others are the container's own. `dropped` are the
-    capabilities that leave the bounding set, which is full again in a user namespace.
+    capabilities that leave the bounding set, which is full again in a user namespace. `apparmor` and `selinux` confine
+    the program (`runtime.linux.lsm`), if not "".
     """
 
     name: str
@@ -47,6 +48,8 @@ class ProcessPlan(NamedTuple):
     terminal: bool
     oom_score_adj: int | None
     scheduling: dict[str, list[Any]]
+    apparmor: str
+    selinux: str
 
 
 def plan_process(
@@ -89,6 +92,8 @@ def plan_process(
         terminal=terminal,
         oom_score_adj=doc.get("oomScoreAdj"),
         scheduling={},
+        apparmor=_string(doc.get("apparmorProfile") or "", "apparmorProfile"),
+        selinux=_string(doc.get("selinuxLabel") or "", "selinuxLabel"),
     )
 
 

@@ -14,7 +14,7 @@ What follows, streams and pivot_root, is the same for all (runtime.init).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from runtime import devices
@@ -27,6 +27,8 @@ from runtime.protections import MaskPath, ReadonlyPath, ReadonlyRoot, WorkingDir
 from runtime.spec import ContainerSpec
 
 TYPES: Final = frozenset({"bind", "cgroup", "devpts", "mqueue", "overlay", "proc", "sysfs", "tmpfs"})
+#: Filesystems that take an SELinux label for all their files (mount(8), context=).
+LABELLED: Final = frozenset({"tmpfs", "devpts"})
 _HYBRID_ROOT: Final = MountOptions.parse(["nosuid", "nodev", "noexec", "mode=755", "size=64k"])
 
 
@@ -56,6 +58,7 @@ def tree_of(spec: ContainerSpec) -> dict[str, Any]:
         "masked": linux.get("maskedPaths") or [],
         "readonly_paths": linux.get("readonlyPaths") or [],
         "ids": id_maps(linux),
+        "label": linux.get("mountLabel") or "",
     }
 
 
@@ -70,16 +73,18 @@ def id_maps(linux: Mapping[str, Any]) -> dict[str, list[list[int]]] | None:
 
 def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Operation]:
     """The steps for tree_of() a container. Raises InvalidSpec for a mount of unknown type or without absolute paths."""
-    ids = tree["ids"]
+    ids, label = tree["ids"], tree["label"]
     entries = [_parse(doc, ids) for doc in tree["mounts"]]
+    for entry in entries:
+        if label and entry.kind in LABELLED:
+            entry.options.data += (("context", label),)
     mounts: list[Operation] = []
     for entry in entries:
         mounts += _mount(entry, cgroup)
     steps: list[Operation] = [
         OpenSource(bind.path, bind.options.recursive, bind.resolved) for bind in mounts if isinstance(bind, Bind)
     ]
-    rootfs = tree["rootfs"]
-    steps += [Isolate(), MountRoot(rootfs if isinstance(rootfs, str) else OverlayRootfs.from_json(rootfs))]
+    steps += [Isolate(), MountRoot(_root(tree["rootfs"], label))]
     if ids:
         steps.append(ActAsRoot(host_id(ids["uid"], 0), host_id(ids["gid"], 0)))
     steps += mounts
@@ -91,6 +96,14 @@ def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Operation]:
     if tree["readonly"]:
         steps.append(ReadonlyRoot())
     return steps
+
+
+def _root(rootfs: Any, label: str) -> OverlayRootfs | str:
+    """What to mount as the root; SELinux labels of an overlay's files come from the mount, as those of a tmpfs do."""
+    if isinstance(rootfs, str):
+        return rootfs
+    layers = OverlayRootfs.from_json(rootfs)
+    return replace(layers, options=(*layers.options, f"context={label}")) if label else layers
 
 
 def _parse(doc: Mapping[str, Any], ids: Mapping[str, Any] | None) -> _Parsed:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from importlib import metadata
 
 from cni.network import Cni
+from cri.server.apparmor import AppArmor
 from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
 from cri.server.daemon import Daemon
@@ -18,6 +19,7 @@ from cri.server.nri.adjusting import Adjuster
 from cri.server.nri.nri import Nri
 from cri.server.pod_network import POD_CIDR, SETTING, pod_network
 from cri.server.seccomp import Profiles
+from cri.server.selinux import Selinux
 from cri.server.sessions import PodSessions
 from cri.server.store import Store
 from cri.server.streaming import StreamingServer
@@ -69,6 +71,8 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
             profiles=profiles,
             handlers=Handlers(config),
             userns=UserNamespaces(runtime, config.root),
+            apparmor=AppArmor(),
+            selinux=Selinux(),
             streaming=streaming,
             layers=LayerUsage(images),
             nri=nri,

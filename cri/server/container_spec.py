@@ -18,6 +18,7 @@ from cri.server.handlers import chosen
 from cri.server.mounts import OciMount, host_volume, image_volume
 from cri.server.oci import Surroundings, oci_config
 from cri.server.pods import Sandbox
+from cri.server.selinux import Labels, check_relabel, relabel
 from cri.server.sources import look
 from cri.server.user_namespaces import check_container, check_identity, try_volumes
 from cri.server.users import Identity, resolve_identity
@@ -49,11 +50,14 @@ async def settle(
     identity = resolve_identity(accounts, context, _user(image))
     check_identity(identity, sandbox.userns)
     layers = await _image_volumes(daemon, sandbox, id, config, snapshots)
-    around = _surroundings(daemon, sandbox, id, config)
+    labels = daemon.selinux.labels(sandbox.id, _pod_labels(sandbox), context.selinux_options, context.privileged)
+    around = _surroundings(daemon, sandbox, id, config, labels)
     if config.mounts or config.devices:
         document = await look(_document, config, image.config, identity, around, layers)
     else:
         document = _document(config, image.config, identity, around, layers)
+    confined = {"apparmorProfile": await daemon.apparmor.profile_of(context), "selinuxLabel": labels.process}
+    document["process"] |= {name: value for name, value in confined.items() if value}
     options = context.namespace_options
     spec = ContainerSpec(
         id=id,
@@ -123,10 +127,28 @@ def _document(
         for number, mount in enumerate(config.mounts)
     ]
     try_volumes(volumes, around.etc.parent / "ns/user")
+    if around.mount_label:
+        _relabel(config, volumes, around)
     return oci_config(config, image, identity, around, volumes)
 
 
-def _surroundings(daemon: Daemon, sandbox: Sandbox, id: str, config: api.ContainerConfig) -> Surroundings:
+def _relabel(config: api.ContainerConfig, volumes: Sequence[OciMount], around: Surroundings) -> None:
+    """Give the pod's own files, and the volumes that ask for it, to the container's SELinux label. Blocks."""
+    asked = [volume["source"] for mount, volume in zip(config.mounts, volumes, strict=True) if mount.selinux_relabel]
+    for source in asked:
+        check_relabel(source)
+    own = [around.shm] if around.shm != "/dev/shm" else []
+    for path in (*own, str(around.etc), *asked):
+        relabel(path, around.mount_label)
+
+
+def _pod_labels(sandbox: Sandbox) -> api.SELinuxOption:
+    return sandbox.config.linux.security_context.selinux_options
+
+
+def _surroundings(
+    daemon: Daemon, sandbox: Sandbox, id: str, config: api.ContainerConfig, labels: Labels
+) -> Surroundings:
     handler = daemon.handlers.options(sandbox.runtime_handler)
     return Surroundings(
         hostname=sandbox.hostname,
@@ -135,6 +157,7 @@ def _surroundings(daemon: Daemon, sandbox: Sandbox, id: str, config: api.Contain
         cgroup=f"{sandbox.cgroup}/{id}",
         userns=sandbox.userns,
         host_network=sandbox.host_network,
+        mount_label=labels.mount,
         host_devices=not handler.privileged_without_host_devices,
         cgroup_writable=handler.cgroup_writable,
         annotations={

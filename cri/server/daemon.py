@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cni.network import Cni
 from cri.server.accounts import AccountCache
+from cri.server.apparmor import AppArmor
 from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
 from cri.server.events import Events
@@ -19,6 +20,7 @@ from cri.server.layer_usage import LayerUsage
 from cri.server.nri.nri import Nri
 from cri.server.pods import Sandbox
 from cri.server.seccomp import Profiles
+from cri.server.selinux import Selinux
 from cri.server.store import Store
 from cri.server.streaming import StreamingServer
 from cri.server.usage import Rates
@@ -44,6 +46,8 @@ class Daemon:
     exits: Exits
     profiles: Profiles
     userns: UserNamespaces
+    apparmor: AppArmor
+    selinux: Selinux
     handlers: Handlers
     streaming: StreamingServer
     layers: LayerUsage

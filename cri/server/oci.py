@@ -54,6 +54,8 @@ class Surroundings:
     userns: Maps | None
     """The mapping of the pod's user namespace."""
     host_network: bool
+    mount_label: str = ""
+    """SELinux label of the container's files; empty on a host without."""
     host_devices: bool = True
     """Whether a privileged container gets the devices of the host."""
     cgroup_writable: bool = False
@@ -119,6 +121,7 @@ def _linux(config: api.ContainerConfig, around: Surroundings) -> dict[str, Any]:
     masked, readonly = _guarded_paths(context, around.userns is not None)
     return {
         **oci_mappings(around.userns),
+        **({"mountLabel": around.mount_label} if around.mount_label else {}),
         "resources": resources,
         "cgroupsPath": around.cgroup,
         "maskedPaths": masked,

@@ -44,6 +44,9 @@ async def status(daemon: Daemon, request: api.StatusRequest) -> api.StatusRespon
         response.info["config"] = json.dumps(_config(daemon))
         response.info["network"] = json.dumps(_network(daemon))
         response.info["tidied"] = json.dumps(daemon.tidied.is_set())
+        response.info["security"] = json.dumps(
+            {"apparmor": daemon.apparmor.enabled, "selinux": daemon.selinux.enabled, "user_namespaces": mappable}
+        )
         pulls = {name: {"done": each.done, "total": each.total} for name, each in daemon.pulls.items()}
         response.info["pulls"] = json.dumps(pulls)
     return response

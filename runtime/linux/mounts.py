@@ -208,7 +208,7 @@ def overlay_at(rootfs: OverlayRootfs, target: str, attributes: int = 0) -> None:
     shared = os.path.commonpath([os.path.dirname(path) for path in rootfs.lower])
     os.chdir(shared)
     lower = ":".join(_escape(os.path.relpath(path, shared)) for path in rootfs.lower)
-    options = [f"lowerdir={lower}", *rootfs.options]
+    options = [f"lowerdir={lower}", *map(_quoted_context, rootfs.options)]
     if rootfs.upper:
         options += [f"upperdir={_escape(rootfs.upper)}", f"workdir={_escape(rootfs.work)}"]
     data = os.fsencode(",".join(options))
@@ -253,6 +253,12 @@ def idmap(mount_fd: int, userns_fd: int, path: str) -> None:
     except OSError as error:
         error.add_note(f"this kernel cannot id-map the filesystem of {path} (tmpfs since Linux 6.3, NFS not at all)")
         raise
+
+
+def _quoted_context(option: str) -> str:
+    """An SELinux label holds commas, and here they are between options too (mount(8), context=)."""
+    key, _, value = option.partition("=")
+    return f'{key}="{value}"' if key == "context" else option
 
 
 def _escape(path: str) -> str:

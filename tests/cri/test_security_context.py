@@ -18,6 +18,7 @@ from cri.proto import api_pb2 as api
 from images.build import regular
 from runtime.linux.caps import bounding_mask, mask
 from runtime.linux.cgroups import MissingController, detect
+from runtime.linux.lsm import apparmor_enabled, selinux_enabled
 from tests.support.crid import Crid, Sandbox
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
@@ -409,3 +410,28 @@ async def test_a_log_in_a_directory_of_its_own(crid: Crid, busybox: str) -> None
     pod = await crid.run_pod()
     await crid.ended(await crid.run(pod, busybox, ["echo", "hello"], log_path="deep/er/0.log"))
     assert Path(pod[1].log_directory, "deep/er/0.log").read_text().endswith("stdout F hello\n")
+
+
+# AppArmor and SELinux.
+
+
+@pytest.mark.skipif(apparmor_enabled(), reason="this kernel has AppArmor: critest's specs of it run")
+async def test_a_kernel_without_apparmor(crid: Crid, busybox: str) -> None:
+    profile = api.SecurityProfile
+    for kind in (profile.RuntimeDefault, profile.Unconfined):
+        linux = security(apparmor={"profile_type": kind})
+        assert await output(crid, busybox, "echo runs", linux=linux) == ["runs"]
+    named = {"profile_type": profile.Localhost, "localhost_ref": "strict"}
+    await refused(crid, busybox, "'strict'.*without AppArmor", "FAILED_PRECONDITION", linux=security(apparmor=named))
+    text = security(apparmor_profile="localhost/strict")
+    await refused(crid, busybox, "'strict'.*without AppArmor", "FAILED_PRECONDITION", linux=text)
+
+
+@pytest.mark.skipif(selinux_enabled(), reason="this kernel has SELinux")
+async def test_a_kernel_without_selinux(crid: Crid, busybox: str, tmp_path: Path) -> None:
+    options = {"type": "container_t", "level": "s0:c1,c2"}
+    mounts = [{"container_path": "/v", "host_path": str(tmp_path), "selinux_relabel": True}]
+    assert await output(crid, busybox, "echo runs", mounts=mounts, linux=security(selinux_options=options)) == ["runs"]
+    await refused(crid, busybox, "selinux_options.level", linux=security(selinux_options={"level": "top secret"}))
+    info = json.loads((await crid.cri.Status(verbose=True)).info["security"])
+    assert info == {"apparmor": apparmor_enabled(), "selinux": False, "user_namespaces": True}

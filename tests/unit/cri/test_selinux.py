@@ -1,0 +1,90 @@
+"""SELinux labels from a request and the policy's files, and what is never relabelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cri.proto import api_pb2 as api
+from cri.server.errors import InvalidRequest
+from cri.server.selinux import Labels, Selinux, check_relabel
+from runtime.linux.cgroups import Cgroup, Layout
+from runtime.linux.mounts import OverlayRootfs
+from runtime.operations import MountFilesystem, MountRoot
+from runtime.rootfs import plan
+
+NOTHING = api.SELinuxOption()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Selinux:
+    contexts = tmp_path / "targeted/contexts"
+    contexts.mkdir(parents=True)
+    (tmp_path / "config").write_text("# which\nSELINUX=enforcing\nSELINUXTYPE=targeted\n")
+    text = 'process = "system_u:system_r:my_container_t:s0"\nfile = "system_u:object_r:my_file_t:s0"\ncontent = "x"\n'
+    (contexts / "lxc_contexts").write_text(text)
+    return Selinux(enabled=True, directory=tmp_path)
+
+
+def test_pods_differ_and_containers_of_a_pod_do_not(host: Selinux) -> None:
+    one, again, other = (host.labels(pod, NOTHING, NOTHING, False) for pod in ("a" * 64, "a" * 64, "b" * 64))
+    assert one == again != other
+    process, level = one.process.rsplit(":s0:", 1)
+    first, second = (int(category.removeprefix("c")) for category in level.split(","))
+    assert process == "system_u:system_r:my_container_t"
+    assert one.mount == f"system_u:object_r:my_file_t:s0:{level}"
+    assert 0 <= first < second < 1024
+
+
+def test_options_of_the_container_come_before_those_of_its_pod(host: Selinux) -> None:
+    pod = api.SELinuxOption(type="pod_t", level="s0:c1,c2", user="pod_u")
+    own = api.SELinuxOption(type="own_t", role="own_r")
+    labels = host.labels("x", pod, own, False)
+    assert labels == Labels("pod_u:own_r:own_t:s0:c1,c2", "system_u:object_r:my_file_t:s0:c1,c2")
+    assert host.labels("x", pod, own, True) == Labels("", "system_u:object_r:my_file_t:s0:c1,c2")
+
+
+def test_a_policy_without_contexts_of_containers(tmp_path: Path) -> None:
+    labels = Selinux(enabled=True, directory=tmp_path).labels("x", NOTHING, api.SELinuxOption(level="s0"), False)
+    assert labels == Labels("system_u:system_r:container_t:s0", "system_u:object_r:container_file_t:s0")
+
+
+def test_without_selinux_labels_are_passed_over_but_still_have_to_be_some(tmp_path: Path) -> None:
+    host = Selinux(enabled=False, directory=tmp_path)
+    assert host.labels("x", NOTHING, api.SELinuxOption(type="my_t"), False) == Labels()
+    for bad in ({"level": "s0:c1:evil"}, {"type": "a:b"}, {"user": "a\nb"}, {"level": "top"}):
+        with pytest.raises(InvalidRequest, match=f"selinux_options.{next(iter(bad))}"):
+            host.labels("x", NOTHING, api.SELinuxOption(**bad), False)
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "/etc/hosts", "/usr/share/x", "/var/lib", "/home", "/proc/1", "/run"])
+def test_what_the_node_lives_on_is_not_relabelled(path: str) -> None:
+    """CVE-2021-43816."""
+    with pytest.raises(InvalidRequest, match="selinux_relabel"):
+        check_relabel(path)
+
+
+@pytest.mark.parametrize("path", ["/var/lib/kubelet/pods/uid/volumes/x", "/home/me/data", "/etcetera", "/srv/data"])
+def test_what_belongs_to_pods_is(path: str) -> None:
+    check_relabel(path)
+
+
+def test_mounts_carry_the_label() -> None:
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    mounts = [{"destination": f"/{kind}", "type": kind, "options": ["nosuid"]} for kind in ("tmpfs", "devpts", "proc")]
+    tree = {
+        "rootfs": OverlayRootfs(("/lower",), "/upper", "/work").to_json(),
+        "label": label,
+        "ids": None,
+        "mounts": mounts,
+        "devices": [],
+        **{"readonly": False, "cwd": "/", "devices_all": False, "masked": [], "readonly_paths": [], "separation": {}},
+    }
+    steps = plan(tree, Cgroup("/x", Layout({}, "/sys/fs/cgroup", frozenset())))
+    (root,) = [step.rootfs for step in steps if isinstance(step, MountRoot)]
+    assert isinstance(root, OverlayRootfs) and root.options == (f"context={label}",)
+    labelled = {
+        step.fstype for step in steps if isinstance(step, MountFilesystem) and ("context", label) in step.options.data
+    }
+    assert labelled == {"tmpfs", "devpts"}
