@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from importlib import metadata
 
 from cni.network import Cni
-from cri.server.apparmor import AppArmor
+from cri.server.cdi.registry import Registry
 from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
 from cri.server.daemon import Daemon
@@ -70,6 +70,7 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
             exits=exits,
             profiles=profiles,
             handlers=Handlers(config),
+            cdi=Registry(config.cdi_spec_dirs),
             userns=UserNamespaces(runtime, config.root),
             apparmor=AppArmor(),
             selinux=Selinux(),

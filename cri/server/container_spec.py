@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cri.proto import api_pb2 as api
+from cri.server.cdi.edits import inject
+from cri.server.cdi.names import requested_names
 from cri.server.daemon import Daemon, pod_of
 from cri.server.errors import InvalidRequest, NotFound
 from cri.server.handlers import chosen
@@ -50,14 +52,14 @@ async def settle(
     identity = resolve_identity(accounts, context, _user(image))
     check_identity(identity, sandbox.userns)
     layers = await _image_volumes(daemon, sandbox, id, config, snapshots)
-    labels = daemon.selinux.labels(sandbox.id, _pod_labels(sandbox), context.selinux_options, context.privileged)
-    around = _surroundings(daemon, sandbox, id, config, labels)
-    if config.mounts or config.devices:
+    around = _surroundings(daemon, sandbox, id, config)
+    cdi = requested_names((device.name for device in config.CDI_devices), config.annotations)
+    if config.mounts or config.devices or cdi:
         document = await look(_document, config, image.config, identity, around, layers)
     else:
         document = _document(config, image.config, identity, around, layers)
-    confined = {"apparmorProfile": await daemon.apparmor.profile_of(context), "selinuxLabel": labels.process}
-    document["process"] |= {name: value for name, value in confined.items() if value}
+    if cdi:
+        await look(inject, daemon.cdi, cdi, document)
     options = context.namespace_options
     spec = ContainerSpec(
         id=id,

@@ -36,7 +36,9 @@ async def change_limits(store: Store, container: Container, change: Resources) -
     wanted = merged(container.resources, in_cri_words(change))
     oci_resources(wanted)  # contradictions with what is in force show before anything changes
     if container.running:
-        await asyncio.to_thread(_apply, container, change)
+        before = _before(container.spec.oci["linux"]["resources"], change)
+        await asyncio.to_thread(_apply, container, change, before)
+        await _tell_runtime(container, change, before)
     container.resources = wanted
     linux = container.spec.oci["linux"]
     linux["resources"] = overlaid(linux["resources"], change)
@@ -44,9 +46,22 @@ async def change_limits(store: Store, container: Container, change: Resources) -
     store.save_state(container)
 
 
-def _apply(container: Container, change: Resources) -> None:
+async def _tell_runtime(container: Container, change: Resources, before: Resources) -> None:
+    """An external runtime keeps account of limits as well; when it refuses them, the cgroup gets the old ones back."""
+    sandbox = container.sandbox
+    if sandbox.runtime is None or sandbox.pod is None:
+        return
+    known = {group: values for group, values in change.items() if group != "unified" or not sandbox.layout.v1}
+    try:
+        await sandbox.pod.update_container(container.id, known)
+    except BaseException:
+        cgroup = Cgroup(container.cgroup, sandbox.layout)
+        await asyncio.shield(asyncio.to_thread(cgroup.apply, before))
+        raise
+
+
+def _apply(container: Container, change: Resources, before: Resources) -> None:
     cgroup = Cgroup(container.cgroup, container.sandbox.layout)
-    before = _before(container.spec.oci["linux"]["resources"], change)
     try:
         cgroup.apply(change)
     except OSError as error:

@@ -26,7 +26,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "cri.streaming_client": ({GROUND, "cri.proto"}, {"h11", "wsproto"}),
     "cri.server": (
         {GROUND, "runtime.client", "runtime.spec", "images", "cni", "cri.proto"},
-        GRPC | {"grpc_reflection", "h11", "wsproto", "pyseccomp"},
+        GRPC | {"grpc_reflection", "h11", "wsproto", "pyseccomp", "yaml"},
     ),
     "nodeagent": (
         {GROUND, "cri.client", "cri.streaming_client", "cri.proto", "csi.client", "csi.proto"},
