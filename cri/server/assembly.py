@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from importlib import metadata
 
 from cni.network import Cni
+from cri.server.apparmor import AppArmor
 from cri.server.cdi.registry import Registry
 from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
@@ -49,7 +50,10 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
         parts.push_async_callback(runtime.close)
         images = ImageStore(config.root, ledger, records, registries=config.registries, pinned=config.pinned)
         parts.push_async_callback(images.close)
-        streaming = StreamingServer(PodSessions(store))
+        settings = config.streaming
+        streaming = StreamingServer(
+            PodSessions(store), settings.address, settings.port, settings.tls(), settings.idle_timeout
+        )
         await streaming.start()
         parts.push_async_callback(streaming.close)
         cni = _network(config, ledger, records)

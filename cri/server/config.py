@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cri.server.nri.config import NriConfig, nri_config
+from cri.server.streaming.config import StreamingConfig, streaming_config
 from images.errors import ImageError
 from images.reference import Reference
 
@@ -81,6 +82,7 @@ class Config:
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
     """Where devices are described (Container Device Interface); a later directory wins."""
     nri: NriConfig = field(default_factory=NriConfig)
+    streaming: StreamingConfig = field(default_factory=StreamingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
@@ -128,6 +130,7 @@ def from_document(document: dict[str, Any], source: str) -> Config:
         default_runtime=table.text("default_runtime", defaults.default_runtime),
         cdi_spec_dirs=table.paths("cdi_spec_dirs", defaults.cdi_spec_dirs),
         nri=_nri(table, state),
+        streaming=_streaming(table),
         checkpoint=_checkpoint(table.table("checkpoint")),
     )
     for part in (table, images, cgroup):
@@ -181,6 +184,13 @@ def _checkpoint(table: _Table) -> CheckpointConfig:
     checkpoint = CheckpointConfig(table.text("criu", defaults.criu), table.number("limit", defaults.limit))
     table.refuse_rest()
     return checkpoint
+
+
+def _streaming(table: _Table) -> StreamingConfig:
+    try:
+        return streaming_config(table.values("streaming"))
+    except ValueError as error:
+        raise ConfigError(f"{table.name}: {error}") from error
 
 
 def _network(table: _Table) -> NetworkConfig:

@@ -52,7 +52,8 @@ async def settle(
     identity = resolve_identity(accounts, context, _user(image))
     check_identity(identity, sandbox.userns)
     layers = await _image_volumes(daemon, sandbox, id, config, snapshots)
-    around = _surroundings(daemon, sandbox, id, config)
+    labels = daemon.selinux.labels(sandbox.id, _pod_labels(sandbox), context.selinux_options, context.privileged)
+    around = _surroundings(daemon, sandbox, id, config, labels)
     cdi = requested_names((device.name for device in config.CDI_devices), config.annotations)
     if config.mounts or config.devices or cdi:
         document = await look(_document, config, image.config, identity, around, layers)
@@ -60,6 +61,8 @@ async def settle(
         document = _document(config, image.config, identity, around, layers)
     if cdi:
         await look(inject, daemon.cdi, cdi, document)
+    confined = {"apparmorProfile": await daemon.apparmor.profile_of(context), "selinuxLabel": labels.process}
+    document["process"] |= {name: value for name, value in confined.items() if value}
     options = context.namespace_options
     spec = ContainerSpec(
         id=id,

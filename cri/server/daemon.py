@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cni.network import Cni
 from cri.server.accounts import AccountCache
+from cri.server.apparmor import AppArmor
 from cri.server.cdi.registry import Registry
 from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
@@ -46,6 +47,8 @@ class Daemon:
     exits: Exits
     profiles: Profiles
     userns: UserNamespaces
+    apparmor: AppArmor
+    selinux: Selinux
     handlers: Handlers
     cdi: Registry
     streaming: StreamingServer

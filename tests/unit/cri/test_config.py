@@ -42,6 +42,13 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("[runtimes.Big]\npath = '/x'", "'Big' is no handler name"),
         ("[runtimes.x]\nargs = [5]", "must be a list of strings"),
         ("[runtimes.crid]\npath = '/x'", "unknown key 'path'"),
+        ("[streaming]\ntls = true", "unknown key 'tls'"),
+        ("[streaming]\naddress = 'localhost'", "address"),
+        ("[streaming]\nport = 70000", "number from 0 to 65535"),
+        ("[streaming]\nport = true", "number from 0 to 65535"),
+        ("[streaming]\ntls_cert = '/c.pem'", "belong together"),
+        ("[streaming]\ntls_cert = 'c.pem'\ntls_key = '/k.pem'", "absolute path"),
+        ("[streaming]\nidle_timeout = 0", "must be above"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
@@ -67,3 +74,13 @@ def test_runtimes(tmp_path: Path) -> None:
         ("kata", "/opt/kata/bin/kata-runtime"),
     ]
     assert config.runtimes[2].privileged_without_host_devices and config.runtimes[2].args == ("--debug",)
+
+
+def test_streaming(tmp_path: Path) -> None:
+    text = "[streaming]\naddress = '::1'\nport = 10010\nidle_timeout = 60\ntls_cert = '/c'\ntls_key = '/k'\n"
+    streaming = parse_arguments(written(tmp_path, text)).streaming
+    assert (streaming.address, streaming.port, streaming.idle_timeout) == ("::1", 10010, 60.0)
+    assert (streaming.tls_cert, streaming.tls_key) == (Path("/c"), Path("/k"))
+    with pytest.raises(FileNotFoundError) as missing:
+        streaming.tls()
+    assert "[streaming] tls_cert /c" in missing.value.__notes__[0]
