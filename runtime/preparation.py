@@ -69,6 +69,11 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
     """
     if not spec.id or not _PLAIN.issuperset(spec.id) or spec.id[0] == ".":
         raise InvalidSpec(f"container id {spec.id!r} is not made of letters, digits, dots, dashes and underscores")
+    if not spec.external and any((spec.oci.get("hooks") or {}).values()):
+        raise InvalidSpec(
+            f"container {spec.id} has OCI hooks, which the built-in runtime does not run; "
+            "give its pod a runtime handler with an external runtime"
+        )
     linux = spec.oci.get("linux") or {}
     path = linux.get("cgroupsPath") or f"{state.DEFAULT_CGROUP}/{spec.id}"
     ids = rootfs.id_maps(linux)

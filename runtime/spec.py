@@ -52,8 +52,8 @@ class SandboxSpec(_Document):
     shm_size: int = SHM_SIZE
     cgroup_parent: str = ""
     resources: dict[str, Any] = field(default_factory=dict)
-    runtime: dict[str, Any] | None = None
     userns: dict[str, list[list[int]]] | None = None
+    runtime: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)

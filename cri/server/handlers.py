@@ -114,9 +114,13 @@ def _look(handler: RuntimeConfig) -> Found:
 
 
 def _features(command: list[str]) -> dict[str, Any]:
-    """The answer to `features`, {} from a runtime that does not know it (crun before 1.10) or gives no answer."""
+    """The answer to `features`, {} from a runtime that does not know it (crun before 1.10) or gives no answer.
+
+    One that hangs dies with crid at the latest.
+    """
+    mortal = ["setpriv", "--pdeathsig", "KILL", "--", *command, "features"]
     try:
-        done = run_command([*command, "features"], timeout=FEATURES_SECONDS, limit=FEATURES_LIMIT)
+        done = run_command(mortal, timeout=FEATURES_SECONDS, limit=FEATURES_LIMIT)
         answer = json.loads(done.stdout) if done.returncode == 0 else {}
     except (CommandFailed, OSError, ValueError):
         return {}

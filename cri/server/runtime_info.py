@@ -42,6 +42,7 @@ async def status(daemon: Daemon, request: api.StatusRequest) -> api.StatusRespon
         handler.features.user_namespaces = mappable and not daemon.handlers.options(handler.name).path
     if request.verbose:
         response.info["config"] = json.dumps(_config(daemon))
+        response.info["nri"] = json.dumps(daemon.nri.status())
         response.info["network"] = json.dumps(_network(daemon))
         response.info["tidied"] = json.dumps(daemon.tidied.is_set())
         response.info["security"] = json.dumps(
@@ -76,6 +77,9 @@ def _config(daemon: Daemon) -> dict[str, object]:
         "network": {"conf_dir": str(config.network.conf_dir), "subnet": config.network.subnet},
         "pods": len(daemon.store.sandboxes),
         "containers": len(daemon.store.containers),
+        "default_runtime": config.default_runtime,
+        "runtimes": {runtime.name: runtime.path or "built in" for runtime in config.runtimes},
+        "cdi_spec_dirs": [str(directory) for directory in config.cdi_spec_dirs],
     }
 
 

@@ -42,7 +42,7 @@ async def _runtime(places: Places) -> list[Finding]:
     async with CriClient(places.cri) as cri:
         try:
             version = await cri.Version(timeout=SECONDS)
-            status = await cri.Status(timeout=SECONDS)
+            status = await cri.Status(verbose=True, timeout=SECONDS)
         except CriError as error:
             follows, remedy = "no pod runs", "nodeagent up, or systemctl start crid"
             words = "nobody answers" if error.code == "UNAVAILABLE" else error.details
@@ -52,7 +52,17 @@ async def _runtime(places: Places) -> list[Finding]:
         words = condition.message or ("ready" if condition.status else condition.reason)
         remedy = "see the runtime's log, and the configuration in /etc/cni/net.d"
         found.append(judge("node", condition.type, condition.status, words, "pods cannot start", remedy, fatal=True))
-    return found
+    return [*found, *_nri(status.info.get("nri", ""))]
+
+
+def _nri(info: str) -> Iterator[Finding]:
+    """NRI's plugins, of a runtime that tells them: ours."""
+    if info:
+        nri = json.loads(info)
+        words = (
+            nri["trouble"] or ", ".join(nri["plugins"]) or f"no plugin; they connect to {nri['socket'] or 'nothing'}"
+        )
+        yield judge("node", "NRI", not nri["trouble"], words, "its plugins have no say", "set [nri] socket, or disable")
 
 
 async def _agent(places: Places) -> Finding:

@@ -169,7 +169,12 @@ class ExternalContainer(Container):
             self._terminal.close()
 
     def kill(self) -> None:
-        """SIGKILL everything in it; one that is being started does not come to life."""
+        """SIGKILL everything in it; one that is being started does not come to life.
+
+        After its end there is only `delete`, which has hooks to run and a deadline.
+        """
+        if self.exit is not None:
+            return
         if self._starting is not None:
             self._starting.kill()
         super().kill()

@@ -48,13 +48,15 @@ class Tool:
         self.view: Fd | None = None
         self._cgroup = cgroup
 
-    def birthplace(self) -> contextlib.AbstractContextManager[Fd | None]:
+    def birthplace(self, verb: str) -> contextlib.AbstractContextManager[Fd | None]:
         """Beside v1 hierarchies the container's cgroup v2, which the runtime is not shown but passes on.
 
         On a unified host the runtime itself moves what it starts, and the container's limits are not for the runtime.
+        `delete` comes when the cgroup was killed, and Linux 6.14 to 6.18 at least kill what is cloned into such a one.
         """
         layout = self.home.layout
-        return Fd(self._cgroup.clone_fd()) if layout.v1 and layout.v2 else contextlib.nullcontext()
+        passed_on = layout.v1 and layout.v2 and verb != "delete"
+        return Fd(self._cgroup.clone_fd()) if passed_on else contextlib.nullcontext()
 
     def close(self) -> None:
         """Let go of the view: its mounts are gone with it."""
@@ -92,7 +94,7 @@ class Run:
         self._done: Done | None = done
         self._born = self._killed = False
         self._birth = Birth(tool.home.loop, f"{tool.name} {verb}", self._executed)
-        with tool.birthplace() as cgroup:
+        with tool.birthplace(verb) as cgroup:
             flags = CLONE_NEWNS if plan.view < 0 else 0
             self._birth.begin(functools.partial(run_tool, plan), flags, cgroup.fileno() if cgroup else -1)
         self._timer = tool.home.loop.call_later(seconds, self._late)

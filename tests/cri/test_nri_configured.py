@@ -23,12 +23,9 @@ SLEEP = ["sleep", "1000"]
 
 @asynccontextmanager
 async def configured(registry: Registry, settings: str) -> AsyncIterator[tuple[Crid, str]]:
-    """A crid with [nri] settings, in which {base} is its own directory; and an image."""
-    async with running_crid() as crid:
-        await crid.terminate()
-        crid.config.write_text(crid.config.read_text() + settings.replace("{base}", str(crid.base)))
+    """A crid with settings, and an image."""
+    async with running_crid(settings=settings) as crid:
         crid.trust_plain_http(registry.host)
-        await crid.start()
         pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
         await crid.cri.PullImage(image={"image": pushed.ref})
         yield crid, pushed.ref
@@ -38,19 +35,17 @@ def told(plugin: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(f"{plugin}.log").read_text().splitlines()]
 
 
-async def test_an_installed_plugin_is_started_with_its_configuration_and_ends_with_crid(registry: Registry) -> None:
-    settings = (
-        '[nri]\nplugin_path = "{base}/plugins"\nplugin_config_path = "{base}/conf.d"\ndisable_connections = true\n'
-    )
-    async with configured(registry, settings) as (crid, image):
-        plugin = crid.base / "plugins" / "07-installed"
-        for directory in ("plugins", "conf.d"):
-            (crid.base / directory).mkdir()
-        shutil.copy(peers.require("nri-plugin"), plugin)
-        (crid.base / "conf.d" / "installed.conf").write_text("from a file")
-        shutil.copy("/bin/false", crid.base / "plugins" / "08-broken")
-        await crid.terminate()
-        await crid.start()
+async def test_an_installed_plugin_is_started_with_its_configuration_and_ends_with_crid(
+    registry: Registry, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "plugins" / "07-installed"
+    for directory in ("plugins", "conf.d"):
+        (tmp_path / directory).mkdir()
+    shutil.copy(peers.require("nri-plugin"), plugin)
+    (tmp_path / "conf.d" / "installed.conf").write_text("from a file")
+    shutil.copy("/bin/false", tmp_path / "plugins" / "08-broken")
+    settings = f"nri.plugin_path = '{tmp_path}/plugins'\nnri.plugin_config_path = '{tmp_path}/conf.d'\n"
+    async with configured(registry, settings + "nri.disable_connections = true") as (crid, image):
         [configure, synchronize] = told(plugin)
         assert configure["config"] == "from a file" and configure["runtime"] == "crid"
         assert synchronize["pods"] == []
@@ -59,8 +54,7 @@ async def test_an_installed_plugin_is_started_with_its_configuration_and_ends_wi
         container = await crid.run(await crid.run_pod(), image, SLEEP)
         assert (await crid.exec(container, "sh", "-c", "echo $A"))[1] == "installed\n"
         assert not (crid.state / "nri.sock").exists()
-        before = _processes(plugin)
-        assert len(before) == 1
+        assert len(_processes(plugin)) == 1
         await crid.terminate()
         assert not _processes(plugin)
         await crid.start()
@@ -81,10 +75,9 @@ def _processes(program: Path) -> list[str]:
     return found
 
 
-async def test_a_file_that_is_no_plugin_is_named(registry: Registry) -> None:
-    async with configured(registry, '[nri]\nplugin_path = "{base}/plugins"\n') as (crid, _):
-        (crid.base / "plugins").mkdir()
-        stray = crid.base / "plugins" / "stray"
+async def test_a_file_that_is_no_plugin_is_named(registry: Registry, tmp_path: Path) -> None:
+    async with configured(registry, f"nri.plugin_path = '{tmp_path}'") as (crid, _):
+        stray = tmp_path / "stray"
         shutil.copy("/bin/true", stray)
         await crid.terminate()
         crid.spawn()
@@ -96,8 +89,8 @@ async def test_a_file_that_is_no_plugin_is_named(registry: Registry) -> None:
 
 async def test_the_default_validator_is_asked_before_anything_is_made(registry: Registry) -> None:
     settings = (
-        "[nri.default_validator]\nenable = true\nreject_namespace_adjustment = true\n"
-        'required_plugins = ["test"]\ntolerate_missing_plugins_annotation = "tolerate"\n'
+        "nri.default_validator = { enable = true, reject_namespace_adjustment = true, "
+        "required_plugins = ['test'], tolerate_missing_plugins_annotation = 'tolerate' }"
     )
     async with configured(registry, settings) as (crid, image):
         pod = await crid.run_pod()
@@ -138,14 +131,34 @@ async def test_a_plugin_comes_back_to_a_crid_that_was_killed(registry: Registry)
 
 async def test_a_socket_of_another_runtime_is_left_alone(registry: Registry) -> None:
     async with running_crid() as first:
-        async with configured(registry, f'[nri]\nsocket = "{first.state}/nri.sock"\n') as (second, image):
+        async with configured(registry, f"nri.socket = '{first.state}/nri.sock'") as (second, image):
             assert "another runtime listens on" in second.log.read_text()
             await second.run(await second.run_pod(), image, SLEEP)
         async with NriPlugin(first, "10"):
-            pass
+            info = (await first.cri.Status(verbose=True)).info["nri"]
+            assert json.loads(info) == {"socket": f"{first.state}/nri.sock", "trouble": "", "plugins": ["10-test"]}
 
 
 async def test_nri_can_be_turned_off(registry: Registry) -> None:
-    async with configured(registry, "[nri]\ndisable = true\n") as (crid, image):
+    async with configured(registry, "nri.disable = true") as (crid, image):
         assert not (crid.state / "nri.sock").exists()
         await crid.run(await crid.run_pod(), image, SLEEP)
+
+
+async def test_hooks_are_run_where_an_external_runtime_makes_the_container(registry: Registry, tmp_path: Path) -> None:
+    if (runc := shutil.which("runc")) is None:
+        pytest.skip("runc is not installed")
+    hook, states = tmp_path / "hook", tmp_path / "states"
+    hook.write_text(f"#!/bin/sh\ncat >> {states}\necho >> {states}\n")
+    hook.chmod(0o755)
+    async with configured(registry, f"runtimes.runc.path = '{runc}'") as (crid, image):
+        answer = await crid.cri.RunPodSandbox(config=(config := crid.pod_config()), runtime_handler="runc")
+        async with NriPlugin(crid, "10") as plugin:
+            hooks = {"createRuntime": [{"path": str(hook)}], "poststop": [{"path": str(hook)}]}
+            plugin.script(adjust={"main": {"hooks": hooks, "annotations": {"note": "from a plugin"}}})
+            container = await crid.run((answer.pod_sandbox_id, config), image, SLEEP)
+            await crid.cri.StopContainer(container_id=container)
+            await crid.cri.RemoveContainer(container_id=container)
+        created, stopped = map(json.loads, states.read_text().splitlines())
+        assert created["id"] == stopped["id"] == container and created["annotations"]["note"] == "from a plugin"
+        assert (created["status"], stopped["status"]) == ("creating", "stopped")

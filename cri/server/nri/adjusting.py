@@ -82,6 +82,20 @@ def _hook(hook: nri.Hook) -> Document:
     return document
 
 
+def _here(adjust: nri.ContainerAdjustment, document: Document) -> None:
+    """Refuse what the built-in runtime has no part in."""
+    if any(getattr(adjust.hooks, kind) for kind in HOOK_KINDS):
+        raise Refusal("the built-in runtime runs no OCI hooks; give the pod a handler with an external runtime")
+
+
+def _elsewhere(adjust: nri.ContainerAdjustment, document: Document) -> None:
+    """Refuse what an external runtime is told by others, or may not know and pass over."""
+    if adjust.linux.namespaces:
+        raise Refusal("an external runtime's containers have the namespaces of their pod", None, nri.Namespace)
+    if adjust.linux.HasField("memory_policy"):
+        raise Refusal("external runtimes need not know memory policies", None, nri.MemoryPolicy)
+
+
 def _rlimits(adjust: nri.ContainerAdjustment, document: Document) -> None:
     given = {limit.type for limit in adjust.rlimits}
     kept = [limit for limit in document["process"].get("rlimits") or () if limit["type"] not in given]
@@ -157,6 +171,8 @@ class Adjuster:
     async def apply(self, container: Container, adjust: nri.ContainerAdjustment, owners: Owners) -> None:
         """Change the container's spec, which nobody else knows yet. Raises NriFault."""
         document, naming = container.spec.oci, Naming(container, owners)
+        where = _here if container.sandbox.runtime is None else _elsewhere
+        await naming.of(nri.OciHooks, _at_once(where, adjust, document))
         for asked, field, step in STEPS:
             if asked(adjust):
                 await naming.of(field, _at_once(step, adjust, document))

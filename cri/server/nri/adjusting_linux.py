@@ -12,6 +12,8 @@ from cri.proto import nri_pb2 as nri
 from cri.server.nri.refusal import Refusal
 from cri.server.pods import Container, Sandbox
 from cri.server.seccomp import Profiles
+from cri.server.seccomp_oci import as_oci
+from cri.server.seccomp_rules import resolve
 from cri.server.sources import look
 from cri.server.sysctls import checked_sysctls
 from runtime.linux.cgroups import Cgroup
@@ -133,7 +135,10 @@ async def seccomp(adjust: nri.ContainerAdjustment, spec: ContainerSpec, profiles
     if policy.HasField("default_errno"):
         profile["defaultErrnoRet"] = policy.default_errno.value
     capabilities = frozenset(spec.oci["process"]["capabilities"].get("bounding") or ())
-    spec.seccomp_filter = await asyncio.to_thread(profiles.filter_path, profile, capabilities)
+    if spec.external:
+        spec.oci["linux"]["seccomp"] = as_oci(resolve(profile, capabilities))
+    else:
+        spec.seccomp_filter = await asyncio.to_thread(profiles.filter_path, profile, capabilities)
 
 
 def _syscall(rule: nri.LinuxSyscall) -> Document:

@@ -54,6 +54,15 @@ class Nri:
         if not self._config.disable:
             await self.plugins.start()
 
+    def status(self) -> dict[str, Any]:
+        """For people: where plugins can connect, why not, and who has."""
+        listens = not (self._config.disable or self._config.disable_connections or self.plugins.trouble)
+        return {
+            "socket": str(self._config.socket) if listens else "",
+            "trouble": self.plugins.trouble,
+            "plugins": [plugin.name for plugin in self._connected],
+        }
+
     async def close(self) -> None:
         """Let all plugins go."""
         await self.plugins.close()
