@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -13,10 +12,9 @@ from cni.worker import FAILPOINTS as NETWORK_STEPS
 from cri.client import CriError
 from cri.proto import api_pb2 as api
 from cri.server import create_container, remove_container, run_pod_sandbox, sandbox_end, start_container
-from nodeagent.fsck import fsck
-from runtime.linux.ledger import read_ledger
 from tests.support.crid import Crid, running_crid
 from tests.support.images import busybox_rootfs, push_image
+from tests.support.nothing_left import fsck_is_silent, nothing_is_left
 from tests.support.registry import Registry
 
 
@@ -38,39 +36,6 @@ async def busybox(crid: Crid, registry: Registry) -> str:
     pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
     await crid.cri.PullImage(image={"image": pushed.ref})
     return pushed.ref
-
-
-async def fsck_is_silent(crid: Crid) -> None:
-    assert fsck(crid.root, crid.state) == []
-
-
-async def no_entry_is_left(crid: Crid) -> None:
-    """Links of deleted pods go half a second later than their pods."""
-    for _ in range(100):
-        entries = read_ledger(crid.root / "ledger.db")
-        left = [f"{entry.kind} {entry.key}" for entry in entries if entry.holder and ":" not in entry.holder]
-        if not left:
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail(f"still in the ledger: {left}")
-
-
-async def nothing_is_left(crid: Crid) -> None:
-    assert (await crid.cri.ListPodSandbox()).items == []
-    assert (await crid.cri.ListContainers()).containers == []
-    await fsck_is_silent(crid)
-    await no_entry_is_left(crid)
-    assert list((crid.state / "sandboxes").iterdir()) == []
-    assert str(crid.base) not in Path("/proc/self/mountinfo").read_text()
-    sandboxes = str(crid.state / "sandboxes")
-    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and sandboxes in command_line(pid)]
-
-
-def command_line(pid: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 async def restarted(crid: Crid, failpoints: str) -> None:

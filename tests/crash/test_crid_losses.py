@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import shutil
-import sqlite3
-import subprocess
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
 from cri.proto import api_pb2 as api
-from nodeagent.fsck import fsck
-from runtime import recovery
 from runtime.linux.ledger import read_ledger
 from tests.support.crid import Crid, running_crid
+from tests.support.deaths import children, rebooted, shim_of
 from tests.support.images import busybox_rootfs, push_image
+from tests.support.nothing_left import fsck_is_silent
 from tests.support.registry import Registry
 
 
@@ -41,16 +36,6 @@ async def busybox(crid: Crid, registry: Registry) -> str:
     pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
     await crid.cri.PullImage(image={"image": pushed.ref})
     return pushed.ref
-
-
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-
-
-async def shim_of(crid: Crid, sandbox: str) -> int:
-    info = (await crid.cri.PodSandboxStatus(pod_sandbox_id=sandbox, verbose=True)).info["info"]
-    return int(json.loads(info)["pid"])
 
 
 async def test_a_killed_zygote_costs_no_pod(crid: Crid, busybox: str) -> None:
@@ -82,20 +67,6 @@ async def test_a_frozen_shim_delays_its_own_pod_only(crid: Crid, busybox: str) -
     await stuck
 
 
-def reboot(crid: Crid) -> None:
-    """What a reboot does to crid: nothing runs, /run is empty, the boot id is another one."""
-    crid.kill()
-    for directory in (crid.state / "sandboxes").iterdir():
-        recovery.destroy_lost(str(directory))
-    shutil.rmtree(crid.state)
-    subprocess.run(["ip", "link", "delete", crid.bridge], check=True, timeout=10)
-    subprocess.run(["nft", "delete", "table", "inet", f"nodeagent_{crid.bridge}"], check=True, timeout=10)
-    with contextlib.closing(sqlite3.connect(crid.root / "ledger.db")) as database:
-        database.execute("UPDATE ledger SET boot_id = 'before'")
-        database.execute("UPDATE records SET doc = json_set(doc, '$.boot', 'before') WHERE kind = 'sandbox'")
-        database.commit()
-
-
 async def test_a_reboot(crid: Crid, busybox: str) -> None:
     pod = await crid.run_pod()
     running = await crid.run(pod, busybox, ["sleep", "1000"], name="running")
@@ -104,8 +75,7 @@ async def test_a_reboot(crid: Crid, busybox: str) -> None:
     await crid.ended(exited)
     stopped = await crid.run_pod()
     await crid.cri.StopPodSandbox(pod_sandbox_id=stopped[0])
-    reboot(crid)
-    await crid.start()
+    await rebooted(crid)
     states = {item.id: item.state for item in (await crid.cri.ListPodSandbox()).items}
     assert states == {pod[0]: api.SANDBOX_NOTREADY, stopped[0]: api.SANDBOX_NOTREADY}
     ended = await crid.status(running)
@@ -113,7 +83,7 @@ async def test_a_reboot(crid: Crid, busybox: str) -> None:
     assert (await crid.status(exited)).exit_code == 3
     assert (await crid.status(created)).state == api.CONTAINER_CREATED
     assert [entry.key for entry in read_ledger(crid.root / "ledger.db") if entry.kind == "ip"] == []
-    assert fsck(crid.root, crid.state) == []
+    await fsck_is_silent(crid)
     for sandbox in (pod, stopped):
         await crid.cri.RemovePodSandbox(pod_sandbox_id=sandbox[0])
     again = await crid.run_pod()
