@@ -139,7 +139,7 @@ def forward(version: int, network: str, journal: Journal) -> None:
     if value is None:
         raise CniError(f"this kernel has no IPv{version}", f"network {network} wants addresses of that family")
     if value == "0":
-        journal.shared("sysctl", name, network, {"was": value})
+        journal.shared("sysctl", name, network, {"was": value, "now": "1"})
         sysctl.write(name, "1")
 
 

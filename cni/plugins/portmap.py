@@ -114,7 +114,7 @@ def _let_them_back(call: Call, site: Site, firewall: Firewall, result: Result, m
     _add_shared(call, site, firewall, [Element("localnet", f'"{interface}"', network_owner(call.network))])
     setting = f"net/ipv4/conf/{interface}/route_localnet"
     if sysctl.read(setting) == "0":
-        site.journal.shared("sysctl", setting, call.network, {"was": "0"})
+        site.journal.shared("sysctl", setting, call.network, {"was": "0", "now": "1"})
         sysctl.write(setting, "1")
 
 

@@ -113,6 +113,22 @@ def check_shims(entries: Entries, kernel: Kernel, places: Places) -> Iterator[Fi
             yield Finding(MISSING, "process", f"shim {path.parent.name}", remedy, entry.holder)
 
 
+def check_processes(entries: Entries, kernel: Kernel, places: Places) -> Iterator[Finding]:
+    """Processes that stand in the ledger themselves; shims stand for their sandboxes."""
+    yield from (missing(entry) for entry in entries.due("process") if entry.key not in kernel.processes)
+
+
+def check_settings(entries: Entries, kernel: Kernel, places: Places) -> Iterator[Finding]:
+    """Settings of the host that a network changed: somebody may have set them back, or their interface may be gone."""
+    for entry in entries.due("sysctl"):
+        value, name = kernel.settings.get(entry.key), entry.key.replace("/", ".")
+        if value is None:
+            yield missing(entry)
+        elif value == entry.detail.get("was"):
+            remedy = f"it is {value} again, and pods need it: sysctl -w {name}={entry.detail.get('now', '1')}"
+            yield missing(entry, remedy + ", and find who sets it back (sysctl.d(5))")
+
+
 def check_directories(entries: Entries, kernel: Kernel, places: Places) -> Iterator[Finding]:
     """Directories of sandboxes and pods."""
     known = entries.known("dir")
@@ -170,6 +186,8 @@ CHECKS: tuple[Check, ...] = (
     check_nft,
     check_cgroups,
     check_shims,
+    check_processes,
+    check_settings,
     check_directories,
     check_snapshots,
     check_ingests,

@@ -13,6 +13,7 @@ from pathlib import Path
 from runtime.linux.commands import run_command
 from runtime.linux.ledger import Effect
 from runtime.linux.mounttable import mounts
+from runtime.linux.procs import Process
 
 NFT_SECONDS = 20.0
 NFT_LIMIT = 64 << 20
@@ -72,6 +73,10 @@ class Kernel:
     elements: frozenset[Element] = frozenset()
     #: sandbox ids whose shim lives
     shims: frozenset[str] = frozenset()
+    #: pids of the entries' processes that live
+    processes: frozenset[str] = frozenset()
+    #: values of the entries' settings, by their path below /proc/sys
+    settings: dict[str, str] = field(default_factory=dict)
     #: loop device -> file behind it
     loops: dict[str, str] = field(default_factory=dict)
     #: lease files by "network/address", and the directory they are in
@@ -100,6 +105,8 @@ def read_kernel(places: Places, entries: Iterable[Effect]) -> Kernel:
         marks={path: mark for path, mark in cgroups.items() if mark},
         elements=frozenset(_elements({entry.detail["table"] for entry in listed if "table" in entry.detail})),
         shims=frozenset(_shims(places)),
+        processes=frozenset(e.key for e in listed if e.kind == "process" and Process.from_json(e.detail).alive()),
+        settings=dict(_settings(entry.key for entry in listed if entry.kind == "sysctl")),
         loops=dict(_loops()),
         leases=dict(_leases({(e.detail["data_dir"], e.detail["network"]) for e in listed if e.kind == "ip"})),
         paths=frozenset(_paths(places, listed)),
@@ -159,6 +166,12 @@ def _shims(places: Places) -> Iterator[str]:
                 directory = Path(str(comm.with_name("cwd").readlink()).removesuffix(" (deleted)"))
                 if directory.parent == places.sandboxes:
                     yield directory.name
+
+
+def _settings(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):  # of an interface that is gone
+            yield name, Path("/proc/sys", name).read_text().strip()
 
 
 def _loops() -> Iterator[tuple[str, str]]:

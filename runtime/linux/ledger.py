@@ -20,13 +20,13 @@ from runtime.linux.database import Database, open_database, read_only
 from runtime.linux.files import boot_id
 
 KINDS = (
-    "process",  # key: pid
+    "process",  # key: pid; detail: its start time too
     "mount",  # key: mount point
     "netns",  # key: path of the pin
     "link",  # key: interface name in the host's network namespace
     "ip",  # key: address
     "nft",  # key: table or element
-    "sysctl",  # key: path below /proc/sys; detail: the value it had
+    "sysctl",  # key: path below /proc/sys; detail: the value it had, and has
     "cgroup",  # key: logical path
     "snapshot",  # key: snapshot id
     "ingest",  # key: digest or partial file

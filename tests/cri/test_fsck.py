@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +82,9 @@ NOTHING_BEHIND = [
     (Effect("ip", "gone/10.0.0.1", "gone", {"data_dir": "/nowhere", "network": "gone"}), "missing"),
     (Effect("nft", "inet gone x y", "gone", {"table": "gone", "where": "x", "owner": "y"}), "missing"),
     (Effect("snapshot", "containers/gone", "gone"), "missing"),
+    # No process has started before its machine.
+    (Effect("process", str(os.getpid()), "gone", {"pid": os.getpid(), "start_time": 0}), "missing"),
+    (Effect("sysctl", "net/ipv4/conf/nowhere0/route_localnet", "network:gone", {"was": "0", "now": "1"}), "missing"),
     (Effect("ingest", "gone"), "missing"),
     (Effect("loop", "/dev/loop4095", "gone"), "missing"),
     (Effect("volume", "/nowhere/volume", "gone"), "missing"),
@@ -119,3 +124,16 @@ async def test_what_somebody_else_left_on_a_bridge_or_in_a_directory_of_ours_is_
     with left_behind(crid):
         assert found(crid) == [("leaked", "ingest"), ("leaked", "link")]
     assert found(crid) == []
+
+
+async def test_a_setting_that_somebody_has_put_back_is_found(crid: Crid) -> None:
+    name = "net/ipv4/neigh/default/gc_stale_time"
+    value = Path("/proc/sys", name).read_text().strip()
+    with closing(Ledger(crid.root / "ledger.db", "fsck-test")) as ledger:
+        ledger.record(changed := Effect("sysctl", name, "network:x", {"was": "1", "now": value}))
+        assert found(crid) == []
+        ledger.record(changed := Effect("sysctl", name, "network:x", {"was": value, "now": "61"}))
+        [finding] = fsck(crid.root, crid.state)
+        ledger.strike(changed)
+    assert (finding.problem, finding.kind, finding.key) == ("missing", "sysctl", name)
+    assert "sysctl -w net.ipv4.neigh.default.gc_stale_time=61" in finding.remedy
