@@ -92,7 +92,9 @@ def read_containers(state_dir: str) -> list[dict[str, Any]]:
         names = sorted(os.listdir(f"{state_dir}/{CONTAINERS}"))
     except FileNotFoundError:
         return []
-    return [_read(f"{state_dir}/{CONTAINERS}/{name}") for name in names if name.endswith(".json") and name[0] != "."]
+    ids = [name.removesuffix(".json") for name in names if name.endswith(".json") and name[0] != "."]
+    records = [read_container(state_dir, id) for id in ids]
+    return [record for record in records if record is not None]  # others may be forgetting them
 
 
 def has_ended(doc: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ BATCH = 4096
 
 
 def remove_tree(path: str | os.PathLike[str]) -> None:
-    """Remove a directory with all that is in it; one that is not there is no error.
+    """Remove a directory with all that is in it; one that is not there, or goes while we are at it, is no error.
 
     Raises OSError with EBUSY, before anything is removed, when something is mounted at or below it, and with EXDEV
     when a mount turns up on the way: no file of another filesystem, or of another mount of the same one, is touched.
@@ -38,12 +38,14 @@ def remove_tree(path: str | os.PathLike[str]) -> None:
         return
     try:
         _Removal(top).run()
+        os.rmdir(text)
+    except FileNotFoundError:
+        return
     except OSError as error:
         error.add_note(f"while removing the tree {text}; nothing outside it was touched")
         raise
     finally:
         os.close(top)
-    os.rmdir(text)
 
 
 def _refuse_mounts(path: str) -> None:
@@ -54,7 +56,10 @@ def _refuse_mounts(path: str) -> None:
 
 
 class _Removal:
-    """Empties one directory, depth first; what lies deeper than DEPTH_LIMIT is renamed into it, for a later turn."""
+    """Empties one directory, depth first; what lies deeper than DEPTH_LIMIT is renamed into it, for a later turn.
+
+    Two may be at the same tree: whoever comes second to a name goes on with the next.
+    """
 
     def __init__(self, top: int) -> None:
         self._top = top
@@ -66,12 +71,16 @@ class _Removal:
     def _empty(self, directory: int, depth: int) -> None:
         while batch := _entries(directory):
             for name, is_directory in batch:
-                if not is_directory:
-                    os.unlink(name, dir_fd=directory)
-                elif depth < DEPTH_LIMIT:
-                    self._empty_child(directory, name, depth)
-                else:
-                    self._lift(directory, name)
+                with contextlib.suppress(FileNotFoundError):
+                    self._remove(directory, name, is_directory, depth)
+
+    def _remove(self, directory: int, name: str, is_directory: bool, depth: int) -> None:
+        if not is_directory:
+            os.unlink(name, dir_fd=directory)
+        elif depth < DEPTH_LIMIT:
+            self._empty_child(directory, name, depth)
+        else:
+            self._lift(directory, name)
 
     def _empty_child(self, directory: int, name: str, depth: int) -> None:
         child = openat2(directory, name, DIRECTORY, resolve=STAY_INSIDE)

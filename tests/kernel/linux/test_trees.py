@@ -7,6 +7,7 @@ import os
 import resource
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,17 @@ def test_links_are_removed_and_not_followed(tree: Path, canary: Path) -> None:
 
 def test_a_missing_tree_is_no_error(place: Path) -> None:
     remove_tree(place / "nothing")
+
+
+def test_two_at_the_same_tree(place: Path) -> None:
+    """A container's bundle is removed by whoever failed to start it, and by whoever ends its lost pod."""
+    for _ in range(20):
+        for name in range(60):
+            (place / "tree" / f"{name}" / "deeper").mkdir(parents=True)
+        with ThreadPoolExecutor(4) as others:
+            removals = [others.submit(remove_tree, place / "tree") for _ in range(4)]
+        assert [removal.exception() for removal in removals] == [None] * 4
+        assert not (place / "tree").exists()
 
 
 def test_a_link_in_place_of_the_tree_is_refused(place: Path, canary: Path) -> None:
