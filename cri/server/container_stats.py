@@ -16,6 +16,7 @@ from cri.server.pods import Container
 from cri.server.statuses import labels_match
 from runtime.linux.cgroups import Cgroup, CgroupError
 from runtime.linux.cgroups.stats import Stats
+from runtime.linux.cgroups.usage import read_stats
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ async def _read_all(containers: Iterable[Container]) -> list[tuple[Container, St
 
 def read_container(container: Container) -> Stats | None:
     """Blocks; None once it is gone."""
-    return if_there(cgroup_of(container), Cgroup.stats)
+    return if_there(cgroup_of(container), read_stats)
 
 
 def cgroup_of(container: Container) -> Cgroup:

@@ -17,7 +17,9 @@ from cri.server.network_usage import Traffic, traffic
 from cri.server.open_files import open_files
 from cri.server.pods import Container, Sandbox
 from runtime.linux.cgroups import Cgroup
+from runtime.linux.cgroups.counters import read_counters
 from runtime.linux.cgroups.stats import Counters, CpuCounters, DeviceIo, MemoryStats, PidsStats, Pressure, Stats
+from runtime.linux.cgroups.usage import read_pids, read_stats
 
 SECOND = 1_000_000_000
 
@@ -131,7 +133,7 @@ class _Read:
 
 
 def _read(cgroup: Cgroup) -> _Read:
-    return _Read(cgroup.stats(), cgroup.counters(), cgroup.pids(), cgroup.oom_kills(), cgroup.procs())
+    return _Read(read_stats(cgroup), read_counters(cgroup), read_pids(cgroup), cgroup.oom_kills(), cgroup.procs())
 
 
 def _labels(sandbox: Sandbox, cgroup: str, id: str, image: str, container: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from cri.server.pods import Container, Sandbox
 from cri.server.statuses import labels_match
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.cgroups.stats import Stats
+from runtime.linux.cgroups.usage import read_stats, read_task_count
 
 
 async def pod_sandbox_stats(daemon: Daemon, request: api.PodSandboxStatsRequest) -> api.PodSandboxStatsResponse:
@@ -85,8 +86,8 @@ def _read(sandbox: Sandbox, containers: list[Container]) -> _Read:
     read = [(container, read_container(container)) for container in containers]
     return _Read(
         sandbox,
-        if_there(cgroup, Cgroup.stats),
-        if_there(cgroup, Cgroup.task_count),
+        if_there(cgroup, read_stats),
+        if_there(cgroup, read_task_count),
         traffic(pod.shim) if pod is not None and not sandbox.host_network else None,
         [(container, stats) for container, stats in read if stats is not None],
     )

@@ -21,18 +21,14 @@ import select
 import signal
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runtime.linux.cgroups import bpf, devices, files, tree
 from runtime.linux.cgroups.errors import CgroupError, InvalidResources, MissingController
 from runtime.linux.cgroups.join import Join
 from runtime.linux.cgroups.layout import Layout, detect
-from runtime.linux.cgroups.oom import oom_kills
 from runtime.linux.cgroups.resources import plan
 from runtime.linux.cgroups.setting import Setting
-
-if TYPE_CHECKING:
-    from runtime.linux.cgroups.stats import Counters, PidsStats, Stats
 
 FREEZE_SECONDS = 5.0
 KILL_ROUNDS = 100
@@ -184,45 +180,27 @@ class Cgroup:
                 f"cgroup {self.path} is not {'frozen' if frozen else 'thawed'} after {FREEZE_SECONDS:g} s"
             )
 
-    def wait_empty(self, seconds: float) -> bool:
-        """Wait until no live process is in it; False when some still are after `seconds`."""
-        if not self.v2:
-            return not self.procs()
-        return not os.path.isdir(self.v2) or _await_event(f"{self.v2}/cgroup.events", "populated", 0, seconds)
-
     def remove(self, seconds: float = tree.REMOVE_SECONDS) -> None:
         """Remove it and what is below it everywhere; no error when it is gone, EBUSY when it is not empty in time."""
         tree.remove_directories(self.directories, seconds)
 
     def oom_kills(self) -> int:
-        """How many processes the kernel's OOM killer has taken from it; 0 when it is gone."""
-        return oom_kills(self)
+        """How many processes the OOM killer has taken, on v2 also from below; 0 when it is gone or nobody counts.
 
-    # What only daemons ask for is imported when they do: shims import this file, and a shim is memory per pod.
-
-    def stats(self) -> Stats:
-        """Its usage now; raises FileNotFoundError when it is gone."""
-        from runtime.linux.cgroups.usage import read_stats
-
-        return read_stats(self)
-
-    def task_count(self) -> int | None:
-        """How many tasks there are; None without the controller, FileNotFoundError when it is gone."""
-        from runtime.linux.cgroups.usage import read_task_count
-
-        return read_task_count(self)
-
-    def pids(self) -> PidsStats | None:
-        """How many tasks there are and may be; None without the controller, FileNotFoundError when it is gone."""
-        from runtime.linux.cgroups.usage import read_pids
-
-        return read_pids(self)
-
-    def counters(self) -> Counters:
-        """What the metrics show beyond stats(); raises FileNotFoundError when it is gone."""
-        from runtime.linux.cgroups.counters import read_counters
-
-        return read_counters(self)
+        The kernel counts a kill before it sends the signal: who has seen the process end reads the truth.
+        """
+        version = self.layout.version("memory")
+        if not version:
+            return 0
+        file = "memory.events" if version == 2 else "memory.oom_control"
+        try:
+            return files.read_pairs(f"{self.directory('memory')}/{file}").get("oom_kill", 0)
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # removed between open and read
+                return 0
+            raise
 
 
 def _check_usage(cgroup: Cgroup, resources: Mapping[str, Any]) -> None:

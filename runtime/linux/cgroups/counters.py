@@ -5,13 +5,10 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from runtime.linux.cgroups import stats_v1, stats_v2
+from runtime.linux.cgroups.cgroup import Cgroup
 from runtime.linux.cgroups.stats import Counters, CpuCounters, DeviceIo, MemoryCounters
-
-if TYPE_CHECKING:
-    from runtime.linux.cgroups.cgroup import Cgroup
 
 
 def read_counters(cgroup: Cgroup) -> Counters:

@@ -1,16 +1,13 @@
-"""Reads a cgroup's usage from wherever this host keeps each part of it."""
+"""Reads a cgroup's usage from wherever this host keeps each part of it, for daemons: no shim imports this."""
 
 from __future__ import annotations
 
 import errno
 import time
-from typing import TYPE_CHECKING
 
-from runtime.linux.cgroups import files, stats_v2
+from runtime.linux.cgroups import files, stats_v1, stats_v2
+from runtime.linux.cgroups.cgroup import Cgroup
 from runtime.linux.cgroups.stats import CpuStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats
-
-if TYPE_CHECKING:
-    from runtime.linux.cgroups.cgroup import Cgroup
 
 
 def read_stats(cgroup: Cgroup) -> Stats:
@@ -19,14 +16,14 @@ def read_stats(cgroup: Cgroup) -> Stats:
 
 
 def read_task_count(cgroup: Cgroup) -> int | None:
-    """pids.current, the same file on both versions; None without the controller."""
+    """How many tasks there are; None without the controller, FileNotFoundError when the cgroup is gone."""
     if not cgroup.layout.version("pids"):
         return None
     return int(files.read(f"{cgroup.directory('pids')}/pids.current"))
 
 
 def read_pids(cgroup: Cgroup) -> PidsStats | None:
-    """The same with pids.max."""
+    """How many tasks there are and may be; else as read_task_count()."""
     current = read_task_count(cgroup)
     if current is None:
         return None
@@ -36,8 +33,6 @@ def read_pids(cgroup: Cgroup) -> PidsStats | None:
 def _cpu(cgroup: Cgroup) -> CpuStats | None:
     pressure = _pressure(cgroup, "cpu")
     if cgroup.layout.version("cpuacct") == 1:
-        from runtime.linux.cgroups import stats_v1
-
         return stats_v1.cpu(cgroup.directory("cpuacct"), pressure)
     # cpu.stat counts time on v2 whether or not the controller is enabled.
     return stats_v2.cpu(cgroup.v2, pressure) if cgroup.v2 else None
@@ -50,8 +45,6 @@ def _memory(cgroup: Cgroup) -> MemoryStats | None:
     pressure = _pressure(cgroup, "memory")
     if version == 2:
         return stats_v2.memory(cgroup.v2, pressure)
-    from runtime.linux.cgroups import stats_v1
-
     return stats_v1.memory(cgroup.directory("memory"), pressure)
 
 
