@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from nodeagent.logs.lines import nanoseconds as nanoseconds
+
 SECOND = 10**9
 _STEPS = ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -44,17 +46,6 @@ def timestamp(ns: int) -> str | None:
     if ns <= 0:
         return None
     return f"{datetime.fromtimestamp(ns // SECOND, UTC):%Y-%m-%dT%H:%M:%S}.{ns % SECOND:09d}Z"
-
-
-def nanoseconds(text: str) -> int:
-    """Of an RFC 3339 time, to the microsecond; 0 when it is none."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return 0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * SECOND + moment.microsecond * 1000
 
 
 def moment_before(text: str, now_ns: int) -> int:

@@ -1,4 +1,4 @@
-"""nodectl logs: the file that the runtime writes, read where it lies; followed over rotations to the end."""
+"""nodectl logs: the files that the runtime writes, read where they lie: the rotated ones, the newest, what comes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from nodeagent.ctl.completers import completed, containers, pods
 from nodeagent.ctl.session import CALL_SECONDS, Session
 from nodeagent.ctl.targets import find_container
 from nodeagent.ctl.world import look
+from nodeagent.logs.follow import follow
 from nodeagent.logs.lines import Line
-from nodeagent.logs.reader import follow, read_lines, seek_to_tail
+from nodeagent.logs.past import read_log
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     completed(parser.add_argument("-c", "--container", default="", help="which of the pod's containers"), containers)
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the container has ended")
     parser.add_argument("-p", "--previous", action="store_true", help="of the attempt before")
-    parser.add_argument("--tail", type=int, metavar="N", help="only the last N lines")
+    parser.add_argument("--tail", type=int, metavar="N", help="only the last N lines (all: -1)")
     parser.add_argument("--since", default="", metavar="WHEN", help="only from then on: 90s, 1h30m, or a time")
     parser.add_argument("-t", "--timestamps", action="store_true", help="each line with its time")
 
@@ -43,25 +44,29 @@ async def run(session: Session, given: argparse.Namespace) -> int:
         raise Complaint(f"container {container.metadata.name} has no log: it was made without a log path")
     show = printer(given.timestamps, since)
     try:
-        await _read(session, given, container, Path(status.log_path), show)
+        await _read(session, given, container, Path(status.log_path), since, show)
     except FileNotFoundError:
         raise Complaint(f"the log {status.log_path} is not there (any more)") from None
     return 0
 
 
 async def _read(
-    session: Session, given: argparse.Namespace, container: api.Container, path: Path, show: Callable[[Line], None]
+    session: Session,
+    given: argparse.Namespace,
+    container: api.Container,
+    path: Path,
+    since: int,
+    show: Callable[[Line], None],
 ) -> None:
     out = sys.stdout.buffer
+    tail = None if given.tail is None or given.tail < 0 else given.tail
     if given.follow:
-        async for line in follow(path, lambda: _runs(session, container.id), given.tail):
+        async for line in follow(path, lambda: _runs(session, container.id), session.note, tail, since):
             show(line)
             out.flush()
         return
-    with path.open("rb") as file:
-        if given.tail is not None:
-            seek_to_tail(file, max(given.tail, 0))
-        for line in read_lines(file):
+    with path.open("rb") as newest:
+        for line in read_log(path, newest, session.note, tail, since):
             show(line)
     out.flush()
 

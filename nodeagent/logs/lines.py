@@ -6,7 +6,11 @@ whose rest follows; more tags may stand behind it, after colons.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
+
+_FRACTION = re.compile(r"\.(\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +32,15 @@ def parse_line(line: bytes) -> Line | None:
     partial = tags.split(b":")[0] == b"P"
     content = content.rstrip(b"\n")
     return Line(time, stream, content if partial else content + b"\n")
+
+
+def nanoseconds(text: str) -> int:
+    """Of an RFC 3339 time, since the epoch; 0 when it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return 0
+    # datetime knows microseconds only.
+    fraction = _FRACTION.search(text)
+    moment = moment.replace(microsecond=0, tzinfo=moment.tzinfo or UTC)
+    return int(moment.timestamp()) * 10**9 + (int(fraction[1].ljust(9, "0")) if fraction else 0)

@@ -135,7 +135,10 @@ async def test_logs_follow_over_a_rotation(nodectl: Nodectl, pod: Pod) -> None:
     log.rename(f"{log}.old")
     await nodectl.crid.cri.ReopenContainerLog(container_id=id)
     out, _ = await asyncio.to_thread(followed.communicate, None, SECONDS)
-    assert out.split() == [str(number) for number in range(20)]
+    everything = [str(number) for number in range(20)]
+    assert out.split() == everything
+    assert (await nodectl("logs", id)).stdout.split() == everything
+    assert (await nodectl("logs", id, "--tail", "18")).stdout.split() == everything[2:]
 
 
 async def test_logs_of_the_attempt_before(nodectl: Nodectl, pod: Pod) -> None:
