@@ -23,7 +23,10 @@ from nodeagent.pods.shape import (
 )
 
 INERT = Inert()
-_NO_SERVER = Refused("needs an API server, which this agent does not talk to")
+_ALONE = "needs an API server, which this agent does not talk to"
+_NO_SERVER = Refused(_ALONE)
+_NO_FILES = Refused(f"{_ALONE}; put the files into a directory of the node and use hostPath")
+_NO_VALUE = Refused(f"{_ALONE}; write the value into the variable's value")
 
 METADATA: dict[str, Shape] = {
     "name": TEXT,
@@ -78,9 +81,9 @@ ENV: dict[str, Shape] = {
     "valueFrom": {
         "fieldRef": {"fieldPath": TEXT, "apiVersion": Choice(("v1",))},
         "resourceFieldRef": {"containerName": TEXT, "resource": TEXT, "divisor": QUANTITY},
-        "configMapKeyRef": _NO_SERVER,
-        "secretKeyRef": _NO_SERVER,
-        "fileKeyRef": Refused(),
+        "configMapKeyRef": _NO_VALUE,
+        "secretKeyRef": _NO_VALUE,
+        "fileKeyRef": Refused("is not supported by this agent; write the value into the variable's value"),
     },
 }
 
@@ -97,14 +100,16 @@ _ON_HOOK = {
     "tcpSocket": Refused("only exec and sleep hooks are supported by this agent"),
 }
 
+_WHOLE = "a part of a volume is not mounted by this agent; mount all of it, or name the part in the hostPath"
+
 MOUNT: dict[str, Shape] = {
     "name": TEXT,
     "mountPath": TEXT,
     "readOnly": BOOLEAN,
     "recursiveReadOnly": Choice(("Disabled", "IfPossible", "Enabled")),
     "mountPropagation": Choice(("None", "HostToContainer", "Bidirectional")),
-    "subPath": Refused(),
-    "subPathExpr": Refused(),
+    "subPath": Refused(_WHOLE),
+    "subPathExpr": Refused(_WHOLE),
 }
 
 PORT: dict[str, Shape] = {
@@ -123,11 +128,11 @@ CONTAINER: dict[str, Shape] = {
     "args": ListOf(TEXT),
     "workingDir": TEXT,
     "env": ListOf(ENV),
-    "envFrom": _NO_SERVER,
+    "envFrom": Refused(f"{_ALONE}; list the variables in env"),
     "ports": ListOf(PORT),
     "resources": RESOURCES,
     "volumeMounts": ListOf(MOUNT),
-    "volumeDevices": Refused(),
+    "volumeDevices": Refused("block volumes are not supported by this agent; mount the volume with volumeMounts"),
     "securityContext": SECURITY,
     "lifecycle": {"postStart": _ON_HOOK, "preStop": _ON_HOOK, "stopSignal": TEXT},
     "terminationMessagePath": TEXT,
@@ -143,6 +148,14 @@ CONTAINER: dict[str, Shape] = {
     "resizePolicy": INERT,
 }
 
+_ELSEWHERE = Refused("is not mounted by this agent; use csi with its driver, or mount it on the node (hostPath)")
+#: Sources that the kubelet has, or had, built in.
+IN_TREE = (
+    *("awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "fc", "flexVolume", "flocker"),
+    *("gcePersistentDisk", "gitRepo", "glusterfs", "iscsi", "nfs", "photonPersistentDisk", "portworxVolume"),
+    *("quobyte", "rbd", "scaleIO", "storageos", "vsphereVolume"),
+)
+
 VOLUME: dict[str, Any] = {
     "name": TEXT,
     "emptyDir": {"medium": Choice(("", "Memory")), "sizeLimit": QUANTITY},
@@ -152,11 +165,16 @@ VOLUME: dict[str, Any] = {
         "readOnly": BOOLEAN,
         "fsType": TEXT,
         "volumeAttributes": MapOf(TEXT),
-        "nodePublishSecretRef": _NO_SERVER,
+        "nodePublishSecretRef": Refused(f"{_ALONE}; a driver that needs a secret has to find it on the node"),
     },
     "persistentVolumeClaim": {"claimName": TEXT, "readOnly": BOOLEAN},
-    **dict.fromkeys(("configMap", "secret", "projected", "downwardAPI", "ephemeral", "image", "nfs"), Refused()),
-    **dict.fromkeys(("iscsi", "fc", "gitRepo", "rbd", "cephfs", "flexVolume", "glusterfs"), Refused()),
+    "configMap": _NO_FILES,
+    "secret": _NO_FILES,
+    "projected": Refused(f"{_ALONE}; drop the service account's token, and put other files into a hostPath"),
+    "downwardAPI": Refused("is not written by this agent; take the values as variables (env[].valueFrom.fieldRef)"),
+    "ephemeral": Refused(f"{_ALONE}; use csi, or a claim and a PersistentVolume in the manifest directory"),
+    "image": Refused("is not mounted by this agent; copy the files to an emptyDir in an init container of that image"),
+    **dict.fromkeys(IN_TREE, _ELSEWHERE),
 }
 VOLUME_SOURCES = tuple(name for name in VOLUME if name != "name")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodeagent.pods import names
+from nodeagent.pods.fields import IN_TREE
 from nodeagent.volumes.document import FieldError, Fields
 
 ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
@@ -36,6 +37,8 @@ class PersistentVolume:
         fields = Fields(document)
         metadata, spec = fields.object("metadata"), fields.object("spec")
         kinds = [kind for kind in SOURCES if kind in spec]
+        for other in (kind for kind in ("local", *IN_TREE) if kind in spec):
+            raise FieldError(f"{spec.at(other)}: is not supported by this agent; use {' or '.join(SOURCES)}")
         if len(kinds) != 1:
             raise FieldError(f"spec: has to have one source of those served by this agent: {' or '.join(SOURCES)}")
         return cls(
@@ -103,7 +106,7 @@ def _access_modes(spec: Fields) -> tuple[str, ...]:
 
 def _filesystem(spec: Fields) -> Fields:
     if spec.text("volumeMode", "Filesystem") != "Filesystem":
-        raise FieldError(f"{spec.at('volumeMode')}: only Filesystem is supported by this agent")
+        raise FieldError(f"{spec.at('volumeMode')}: only Filesystem is supported by this agent; leave it out")
     return spec
 
 

@@ -149,6 +149,42 @@ def test_a_mistake_is_named(document: Any, expected: str) -> None:
     assert any(expected in error for error in found), found
 
 
+VARIABLE = "spec.containers[0].env[0].valueFrom"
+MOUNTED = {"name": "data", "mountPath": "/a"}
+#: (document, the field, what to do instead)
+REMEDIES: list[tuple[Any, str, str]] = [
+    (of_spec(volumes=[{"name": "a", "secret": {"secretName": "x"}}]), "spec.volumes[0].secret", "use hostPath"),
+    (of_spec(volumes=[{"name": "a", "configMap": {"name": "x"}}]), "spec.volumes[0].configMap", "use hostPath"),
+    (of_spec(volumes=[{"name": "a", "projected": {"sources": []}}]), "spec.volumes[0].projected", "drop the service"),
+    (of_spec(volumes=[{"name": "a", "downwardAPI": {"items": []}}]), "spec.volumes[0].downwardAPI", "fieldRef"),
+    (of_spec(volumes=[{"name": "a", "ephemeral": {}}]), "spec.volumes[0].ephemeral", "PersistentVolume"),
+    (of_spec(volumes=[{"name": "a", "image": {"reference": "x"}}]), "spec.volumes[0].image", "init container"),
+    (of_spec(volumes=[{"name": "a", "nfs": {"server": "x"}}]), "spec.volumes[0].nfs", "use csi"),
+    (of_spec(volumes=[{"name": "a", "azureDisk": {}}]), "spec.volumes[0].azureDisk", "use csi"),
+    (
+        of_spec(volumes=[{"name": "a", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "x"}}}]),
+        "spec.volumes[0].csi.nodePublishSecretRef",
+        "find it on the node",
+    ),
+    (of_container(volumeDevices=[{"name": "data"}]), "spec.containers[0].volumeDevices", "volumeMounts"),
+    (
+        of_container(volumeMounts=[MOUNTED | {"subPath": "x"}]),
+        "spec.containers[0].volumeMounts[0].subPath",
+        "all of it",
+    ),
+    (of_container(envFrom=[{"secretRef": {"name": "x"}}]), "spec.containers[0].envFrom", "in env"),
+    (of_container(env=[{"name": "A", "valueFrom": {"secretKeyRef": {}}}]), f"{VARIABLE}.secretKeyRef", "value"),
+    (of_container(env=[{"name": "A", "valueFrom": {"configMapKeyRef": {}}}]), f"{VARIABLE}.configMapKeyRef", "value"),
+]
+
+
+@pytest.mark.parametrize(("document", "field", "remedy"), REMEDIES, ids=[field for _, field, _ in REMEDIES])
+def test_what_is_refused_has_its_field_and_a_remedy(document: Any, field: str, remedy: str) -> None:
+    [error] = errors(document)
+    assert error.startswith(f"{field}: Forbidden: ")
+    assert remedy in error.partition("; ")[2]
+
+
 def test_all_findings_are_told_at_once() -> None:
     assert len(errors(of_spec(containers=[{"name": "A"}, {"name": "b"}], hostname="_"))) == 4
 
