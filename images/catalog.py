@@ -90,14 +90,6 @@ class Catalog:
         self._records.delete(KIND, id)
         self._images.pop(id, None)
 
-    def unname(self, id: str, name: str) -> None:
-        """Take one name from an image; with its last one the image itself is forgotten."""
-        image = self._images[id].without(name)
-        if image.repo_tags or image.repo_digests:
-            self._put(image)
-        else:
-            self.remove(id)
-
     def _marked(self, image: Image) -> Image:
         pinned = not self._pinned.isdisjoint(image.repo_tags)
         return replace(image, pinned=pinned) if pinned else image

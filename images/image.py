@@ -47,14 +47,6 @@ class Image:
         tags = {*self.repo_tags, str(reference)} if not reference.digest else {*self.repo_tags}
         return replace(self, repo_tags=tuple(sorted(tags)), repo_digests=tuple(sorted(digests)))
 
-    def without(self, name: str) -> Image:
-        """The same image without one of its names."""
-        return replace(
-            self,
-            repo_tags=tuple(tag for tag in self.repo_tags if tag != name),
-            repo_digests=tuple(digest for digest in self.repo_digests if digest != name),
-        )
-
     def to_json(self) -> dict[str, Any]:
         """The form of the records; `pinned` is a setting and not kept."""
         return {

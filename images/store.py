@@ -220,12 +220,6 @@ class ImageStore:
         failpoint("images.image.removed")
         await self._collector.run()
 
-    async def untag(self, name: str) -> None:
-        """Remove one name of an image, and the image with the last one; raises ImageNotFound."""
-        image = self._known(name)
-        self._catalog.unname(image.id, str(Reference.parse(name)))
-        await self._collector.run()
-
     async def gc(self) -> None:
         """Remove what nothing needs any more: left by failed pulls, or by images removed under a container."""
         await self._collector.run()

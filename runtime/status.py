@@ -63,7 +63,3 @@ class Status:
     def failed(self, error: BaseException) -> None:
         """Say what went wrong; the process exits afterwards."""
         self._channel.send_payload(FAILED + json.dumps(to_doc(error)).encode())
-
-    def wait_for_end(self) -> None:
-        """Block until the shim has closed its end."""
-        self._channel.recv_payload()

@@ -37,11 +37,6 @@ class Link:
         """Whether it is up (IFF_UP), with or without a carrier."""
         return bool(self.flags & links.IFF_UP)
 
-    @property
-    def is_promiscuous(self) -> bool:
-        """Whether it was set to see every packet."""
-        return bool(self.flags & links.IFF_PROMISC)
-
 
 def find_link(netlink: Netlink, name: str) -> Link | None:
     """An interface by name; None when there is none."""

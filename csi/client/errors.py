@@ -9,16 +9,13 @@ import grpc.aio
 #: A driver's words are shown to people and kept in status fields: a hostile one shall not fill them.
 DETAIL_LIMIT = 1000
 
-#: After these nobody knows whether the driver did the work (CSI spec, "Error Scheme": the caller repeats or undoes).
-UNCERTAIN = frozenset({"ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"})
-
 
 class CsiError(Exception):
     """A call to a driver failed.
 
     `subject` says who was called ("CSI driver NAME"), `code` is the gRPC status name (NOT_FOUND, UNAVAILABLE, ...),
-    `detail` the driver's words, `volume` the volume id where the call was about one, `uncertain` whether the work may
-    have been done all the same.
+    `detail` the driver's words, `volume` the volume id where the call was about one. Whatever the code, the work may
+    have been done all the same: the caller repeats the call or undoes it (CSI spec, "Error Scheme").
     """
 
     def __init__(self, subject: str, rpc: str, code: str, detail: str, *, volume: str = "", remedy: str = "") -> None:
@@ -30,10 +27,6 @@ class CsiError(Exception):
         self.detail = detail[:DETAIL_LIMIT]
         self.volume = volume
         self.remedy = remedy
-
-    @property
-    def uncertain(self) -> bool:
-        return self.code in UNCERTAIN
 
 
 def mapped(error: grpc.aio.AioRpcError, subject: str, socket: Path, rpc: str, volume: str) -> CsiError:

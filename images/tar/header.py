@@ -10,7 +10,6 @@ from images.errors import MalformedImage
 BLOCK = 512
 #: name mode uid gid size mtime checksum type linkname magic uname gname devmajor devminor prefix
 LAYOUT = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
-CHECKSUM = slice(148, 156)
 BLANK_CHECKSUM = b" " * 8
 POSIX_MAGIC = b"ustar\x0000"
 ADLER_MODULUS = 65521

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from runtime.linux import mountapi, syscalls
@@ -69,20 +69,6 @@ def in_chroot() -> bool:
     finally:
         os.close(own)
     return not os.path.samestat(before, os.stat("/"))
-
-
-@contextlib.contextmanager
-def children_in_pid_namespace(pidns: int, own: int) -> Iterator[None]:
-    """Within the block, children of this process are born in the PID namespace behind the fd `pidns`.
-
-    setns(2) into a PID namespace moves only later children, so afterwards it is undone with `own`, an fd of the
-    caller's namespace. This saves the second fork that entering a PID namespace is known for.
-    """
-    syscalls.setns(pidns, syscalls.CLONE_NEWPID)
-    try:
-        yield
-    finally:
-        syscalls.setns(own, syscalls.CLONE_NEWPID)
 
 
 def netlink_socket() -> socket.socket:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-GI = 1 << 30
-
 
 def pod(*volumes: dict[str, Any], uid: str = "uid-1", **spec: Any) -> dict[str, Any]:
     metadata = {"name": "web", "namespace": "default", "uid": uid}

@@ -219,7 +219,7 @@ async def test_kill_at_every_step_then_the_same_call_again(
     process.start(f"{place}=kill")
     with pytest.raises(CsiError) as caught:
         await life(process, staging, target)
-    assert caught.value.uncertain
+    assert caught.value.code == "UNAVAILABLE"
     assert process.wait() == -signal.SIGKILL
     process.start()
     await life(process, staging, target)

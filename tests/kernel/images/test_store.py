@@ -51,17 +51,6 @@ async def test_removal_takes_all_names_and_all_that_only_it_needs(
         await store.remove(one.ref)
 
 
-async def test_untagging(store: ImageStore, registry: Registry) -> None:
-    for tag in "12":
-        await store.pull(push_image(registry, f"untag:{tag}").ref)
-    await store.untag(f"{registry.host}/untag:1")
-    (image,) = store.list()
-    assert image.repo_tags == (f"{registry.host}/untag:2",)
-    await store.untag(image.repo_tags[0])
-    await store.untag(image.repo_digests[0])
-    assert store.list() == []
-
-
 async def test_a_container_keeps_the_layers_of_a_removed_image(
     store: ImageStore, registry: Registry, tmp_path: Path
 ) -> None:

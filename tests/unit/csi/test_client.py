@@ -56,7 +56,7 @@ async def test_a_driver_that_is_gone(driver: CsiDriver) -> None:
     with pytest.raises(CsiError) as caught:
         await driver.stage(VOLUME, Path("/staging"))
     error = caught.value
-    assert (error.code, error.volume, error.rpc, error.uncertain) == ("UNAVAILABLE", "vol-1", "NodeStageVolume", True)
+    assert (error.code, error.volume, error.rpc) == ("UNAVAILABLE", "vol-1", "NodeStageVolume")
     assert str(error).startswith("CSI driver d.example: NodeStageVolume of volume vol-1: UNAVAILABLE")
     assert f"nothing answers at {driver.socket}: start the driver" in str(error)
 

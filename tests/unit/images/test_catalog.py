@@ -79,14 +79,12 @@ def test_a_tag_moves_and_the_digest_stays(records: Records) -> None:
     assert new.repo_tags == ("docker.io/library/app:1",)
 
 
-def test_names_of_one_image_add_up_and_are_taken_one_by_one(records: Records) -> None:
+def test_names_of_one_image_add_up_and_go_together(records: Records) -> None:
     catalog = Catalog(records, [])
     catalog.add(image(A, "app:1"))
     both = catalog.add(image(A, "app:2"))
     assert both.repo_tags == ("docker.io/library/app:1", "docker.io/library/app:2")
-    for name in (*both.repo_tags, *both.repo_digests):
-        assert catalog.find(A) is not None
-        catalog.unname(A, name)
+    catalog.remove(A)
     assert catalog.all() == []
     assert records.all(KIND) == {}
 

@@ -9,13 +9,10 @@ Our own updates are always sent; clients that do keep windows need them.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cri.server.streaming.inbox import Inbox
 from cri.server.streaming.spdy import frames
-
-if TYPE_CHECKING:
-    from cri.server.streaming.spdy.session import Session
 
 INITIAL_WINDOW = 64 << 10  # bytes, the protocol's default
 
@@ -52,10 +49,32 @@ class Credit:
         return size if self._void else min(size, self._room)
 
 
+class Connection(Protocol):
+    """What a stream needs of the session that it is a part of."""
+
+    initial_window: int
+    """Bytes that the client has room for on a new stream."""
+
+    async def peer_gone(self) -> bool:
+        """Whether the client has left, as far as can be known."""
+
+    async def send(self, frame: bytes) -> None:
+        """Raises ConnectionError."""
+
+    async def grant(self, stream_id: int, size: int) -> None:
+        """Tells the client that `size` bytes of a stream were taken."""
+
+    async def credit_for(self, stream_credit: Credit, wanted: int) -> int:
+        """Waits for room in the client's windows; returns how many of the `wanted` bytes may be sent now."""
+
+    def forget(self, stream_id: int) -> None:
+        """The stream is over."""
+
+
 class Stream:
     """Made by the session for each SYN_STREAM; `headers` are the client's, names in lower case."""
 
-    def __init__(self, session: Session, stream_id: int, headers: dict[str, str]) -> None:
+    def __init__(self, session: Connection, stream_id: int, headers: dict[str, str]) -> None:
         self.stream_id = stream_id
         self.headers = headers
         self.inbox = Inbox(session.peer_gone)
