@@ -18,7 +18,7 @@ from runtime.shim.operations import STREAMS, Operations
 from runtime.shim.service import Handler, Request
 
 if TYPE_CHECKING:
-    from runtime.shim.main import Shim
+    from runtime.shim.operations import Shim
 
 ORPHANS_MAX: Final = 1024
 

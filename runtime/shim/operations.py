@@ -17,7 +17,29 @@ from runtime.shim.restored import RestoredContainer
 from runtime.shim.service import Connection, Handler, Request
 
 if TYPE_CHECKING:
-    from runtime.shim.main import Shim
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from runtime.shim.home import Home
+    from runtime.shim.loop import Loop
+    from runtime.shim.service import Service
+
+    class Shim(Protocol):
+        """The shim as its operations see it (`runtime.shim.main`); a word of typing, which no pod pays memory for."""
+
+        home: Home
+        loop: Loop
+        service: Service
+
+        def introduction(self) -> dict[str, Any]:
+            """What every connection wants to know first."""
+
+        def expect(self, pid: int, ended: Callable[[int], None]) -> None:
+            """Call `ended` with the wait status when this child has been reaped."""
+
+        def end(self) -> None:
+            """Undo the sandbox. Raises OSError for what could not be undone."""
+
 
 STOP_SECONDS: Final = 10.0
 STREAMS: Final = ("stdin", "stdout", "stderr")
@@ -26,13 +48,14 @@ STREAMS: Final = ("stdin", "stdout", "stderr")
 class Operations:
     """Handlers of requests, and the containers and execs that they are about."""
 
-    __slots__ = ("_containers", "_exec_numbers", "_execs", "_removing", "_shim", "_stopping")
+    __slots__ = ("_containers", "_dumps", "_exec_numbers", "_execs", "_removing", "_shim", "_stopping")
 
     def __init__(self, shim: Shim) -> None:
         self._shim = shim
         self._containers: dict[str, Container] = {}
         self._execs: dict[str, tuple[ExecProcess, Connection]] = {}
         self._exec_numbers = itertools.count(1)
+        self._dumps = 0
         self._stopping: Request | None = None
         self._removing: dict[str, list[Request]] = {}
 
@@ -143,9 +166,8 @@ class Operations:
         if not error:
             request.answer(pid=container.pid, started_at=container.started_at)
             return
-        del self._containers[container.id]
         request.fail_with(error)
-        self._continue_stop()
+        self._never_arrived(container)
 
     def _published(self, container: Container) -> None:
         self._shim.service.tell({"event": "exited", **(container.exit or {})})
@@ -237,8 +259,10 @@ class Operations:
     # Checkpoints: criu is borne here, and crid talks to it.
 
     def _criu(self, request: Request) -> None:
-        dump = Dump(self._shim.home.loop, functools.partial(self._dumping, request), self._dumped)
+        ended = functools.partial(self._dumped, request.connection)
+        dump = Dump(self._shim.home.loop, functools.partial(self._dumping, request), ended)
         self._shim.expect(dump.begin(request.doc["program"], request.fds[0], request.doc["seconds"]), dump.reaped)
+        self._dumps += 1
 
     def _dumping(self, request: Request, dump: Dump, error: bytes) -> None:
         if error:
@@ -246,8 +270,9 @@ class Operations:
         else:
             request.answer(pid=dump.pid)
 
-    def _dumped(self) -> None:
-        if not self._shim.service.connected:  # criu leaves paused what it found paused
+    def _dumped(self, connection: Connection) -> None:
+        self._dumps -= 1
+        if not connection.open:  # criu leaves paused what it found paused
             self._resume()
 
     def _restore(self, request: Request) -> None:
@@ -288,6 +313,9 @@ class Operations:
         self._resume()
 
     def _resume(self) -> None:
-        """Nobody is there who would let go on what crid has paused (`runtime.watchers`, checkpoints of pods)."""
-        for container in self._containers.values():
+        """Nobody is there who would let go on what crid has paused (`runtime.watchers`, checkpoints of pods).
+
+        Not while criu is at it: processes that run before it holds all of them die of what it has put into them.
+        """
+        for container in self._containers.values() if not self._dumps else ():
             container.resume()
