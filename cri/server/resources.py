@@ -7,6 +7,7 @@ from typing import Any
 
 from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
+from runtime.linux.cgroups.settings_v2 import CORE_LIMITS
 from runtime.linux.files import read_limited
 
 _CPU = {
@@ -52,6 +53,10 @@ def _unified_key(key: str) -> str:
     # The key becomes a file name in the cgroup's directory.
     if "/" in key or not key.isprintable() or "." not in key or key.startswith("."):
         raise InvalidRequest(f"unified key {key[:80]!r} is no cgroup v2 file name such as memory.high")
+    if key.startswith("cgroup.") and key not in CORE_LIMITS:
+        raise InvalidRequest(
+            f"unified key {key[:80]!r} is no limit; of cgroup.* there are {', '.join(sorted(CORE_LIMITS))}"
+        )
     return key
 
 

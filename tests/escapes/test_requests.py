@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,9 @@ POWERFUL = {
     "container.apparmor.security.beta.kubernetes.io/main": "unconfined",
 }
 
+#: Of a container's own annotations these are the interface to CDI; of anything else they are notes like the others.
+OBEYED = "cdi.k8s.io/"
+
 
 def powerful(canary: Path) -> dict[str, str]:
     return {name: value.replace("{canary}", str(canary)) for name, value in POWERFUL.items()}
@@ -63,10 +68,11 @@ async def test_annotations_and_labels_are_inert(crid: Crid, forge: Forge, canary
     quiet = await crid.run_pod(hostname="same")
     one = await crid.run(quiet, plain, ["sleep", "100"])
     loud = await crid.run_pod(hostname="same", annotations=words, labels=words)
-    two = await crid.run(loud, marked, ["sleep", "100"], annotations=words, labels=words)
+    notes = {name: value for name, value in words.items() if not name.startswith(OBEYED)}
+    two = await crid.run(loud, marked, ["sleep", "100"], annotations=notes, labels=words)
     assert await facts(crid, quiet, one) == await facts(crid, loud, two)
     status = await crid.status(two)
-    assert dict(status.labels) == dict(status.annotations) == words
+    assert (dict(status.labels), dict(status.annotations)) == (words, notes)
     await crid.cri.RemoveContainer(container_id=two)
     assert (await crid.status(one)).labels == {}, "an image's labels are not its containers'"
 
@@ -146,6 +152,33 @@ async def test_words_that_are_too_long(crid: Crid, hostile: str) -> None:
             await crid.run(pod, hostile, ["true"], name="long", **fields)
         for container in (await crid.cri.ListContainers()).containers:
             await crid.cri.RemoveContainer(container_id=container.id)
+
+
+MANAGEMENT = ("procs", "threads", "kill", "freeze", "type", "subtree_control")
+
+
+@pytest.fixture
+def bystander() -> Iterator[int]:
+    """A process of the host."""
+    with subprocess.Popen(["sleep", "100"]) as process:
+        yield process.pid
+        process.kill()
+
+
+async def test_limits_by_file_name_take_no_process_of_the_host(crid: Crid, hostile: str, bystander: int) -> None:
+    """The files by which a cgroup is managed are no limits: cgroup.procs takes any process of the host into the
+    container's cgroup, and there it is killed with the container.
+    """
+    pod = await crid.run_pod()
+    id = await crid.run(pod, hostile, ["sleep", "100"])
+    before = Path(f"/proc/{bystander}/cgroup").read_text()
+    for key in MANAGEMENT:
+        limits = api.LinuxContainerResources(unified={f"cgroup.{key}": str(bystander)})
+        with pytest.raises(CriError, match="is no limit"):
+            await crid.create(pod, hostile, ["true"], linux=api.LinuxContainerConfig(resources=limits), name=key)
+        with pytest.raises(CriError, match="is no limit"):
+            await crid.cri.UpdateContainerResources(container_id=id, linux=limits)
+    assert Path(f"/proc/{bystander}/cgroup").read_text() == before
 
 
 async def test_hooks_come_from_nowhere(crid: Crid, hostile: str, canary: Path) -> None:

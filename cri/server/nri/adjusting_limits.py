@@ -10,7 +10,7 @@ from cri.server.nri.refusal import Refusal
 from cri.server.nri.resources import CPU, CPUSET, MEMORY, to_oci
 from cri.server.pods import Container
 from cri.server.resources import merged
-from runtime.linux.cgroups import MissingController
+from runtime.linux.cgroups import InvalidResources, MissingController
 from runtime.linux.cgroups.resources import plan
 
 Document = dict[str, Any]
@@ -60,3 +60,5 @@ def check_limits(change: Document, container: Container) -> None:
         if name == "unified":
             raise Refusal(str(error), key, nri.CgroupsUnified) from None
         raise Refusal(str(error), None, _FIELDS.get(error.field, nri.MemLimit)) from None
+    except InvalidResources as error:
+        raise Refusal(str(error), None, nri.CgroupsUnified) from None

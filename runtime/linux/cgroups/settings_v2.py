@@ -16,6 +16,9 @@ THROTTLES = (
     ("throttleReadIOPSDevice", "riops"),
     ("throttleWriteIOPSDevice", "wiops"),
 )
+#: Of the files that every cgroup has whatever its controllers are, those that hold limits. The others move processes
+#: into a cgroup, by any pid of the host, and end, freeze and delegate them.
+CORE_LIMITS = frozenset({"cgroup.max.depth", "cgroup.max.descendants"})
 
 
 def cpu(section: Mapping[str, Any]) -> Settings:
@@ -88,5 +91,7 @@ def unified(section: Mapping[str, str]) -> Settings:
     for file, value in section.items():
         if "/" in file or "." not in file:
             raise InvalidResources(f"unified: {file!r} is not the name of a cgroup v2 file")
+        if file.startswith("cgroup.") and file not in CORE_LIMITS:
+            raise InvalidResources(f"unified: {file} is no limit, but how a cgroup is managed")
         for line in value.splitlines():
             yield Setting(file.partition(".")[0], file, line, f"unified.{file}")

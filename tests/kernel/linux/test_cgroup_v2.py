@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runtime.linux.cgroups import Cgroup, MissingController, bpf, detect
+from runtime.linux.cgroups import Cgroup, InvalidResources, MissingController, bpf, detect
 from runtime.linux.cgroups.counters import read_counters
 from runtime.linux.cgroups.devices import DevicePolicy
 from tests.support.in_cgroup import Inside, python
@@ -77,8 +78,20 @@ def test_unified_keys_are_written_as_they_are(cgroup: Cgroup) -> None:
 
 
 def test_a_unified_key_that_does_not_exist_is_an_error(cgroup: Cgroup) -> None:
-    with pytest.raises(MissingController, match=r"unified\.cgroup\.never"):
-        cgroup.apply({"unified": {"cgroup.never": "3"}})
+    with pytest.raises(MissingController, match=r"unified\.misc\.never"):
+        cgroup.apply({"unified": {"misc.never": "3"}})
+
+
+@pytest.mark.parametrize("file", ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type"])
+def test_unified_keys_that_manage_a_cgroup_are_no_limits(cgroup: Cgroup, file: str) -> None:
+    """One would move a process of the host into the container's cgroup, to be killed with it."""
+    with subprocess.Popen(["sleep", "100"]) as bystander:
+        try:
+            with pytest.raises(InvalidResources, match=f"{file} is no limit"):
+                cgroup.apply({"unified": {file: str(bystander.pid)}})
+            assert bystander.pid not in cgroup.procs()
+        finally:
+            bystander.kill()
 
 
 def test_a_unified_key_of_a_controller_that_is_on_v1_is_an_error(cgroup: Cgroup) -> None:
