@@ -15,10 +15,10 @@ from pathlib import Path
 from images.digest import Digest
 from images.errors import disk_full_explained
 from images.trash import Trash
-from images.treesize import measure
 from images.workers import Workers
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect, Ledger
+from runtime.linux.treesize import measure
 
 KIND = "snapshot"
 PREFIX = "containers/"

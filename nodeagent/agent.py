@@ -26,6 +26,7 @@ from nodeagent.manifests.lastgood import LastGood
 from nodeagent.node import Node
 from nodeagent.plugins import PluginWatcher
 from nodeagent.pods.pod import Key
+from nodeagent.sync.eviction import Evictions
 from nodeagent.sync.journal import Journal
 from nodeagent.sync.observed import observe_all
 from nodeagent.sync.pod_files import PodFiles
@@ -78,6 +79,7 @@ class Agent:
         catalogue = Catalogue(tools.node.name, str(config.manifests))
         manifests = ManifestDirectory(config.manifests, catalogue, LastGood(self._records), self._want)
         rotation = LogRotation(tools.cri, tools.node.name, config.log_size, config.log_files)
+        evictions = Evictions(self._workers.values, tools.volumes.layout)
         plugins = PluginWatcher(tools.volumes.layout.registry, {"CSIPlugin": _Registrations(self)})
         api = StatusApi(self, config.socket)
         async with contextlib.AsyncExitStack() as stack:
@@ -95,6 +97,7 @@ class Agent:
                 group.create_task(manifests.run(), name="manifests")
                 group.create_task(self._follow_runtime(), name="runtime events")
                 group.create_task(rotation.run(), name="log rotation")
+                group.create_task(evictions.run(), name="evictions")
 
     async def _follow_runtime(self) -> None:
         """Once the manifests are read: until then nobody can say which pods are orphans."""

@@ -20,9 +20,14 @@ SLACK = 60.0
 """Seconds that the runtime may take beyond the grace period."""
 
 
-async def stop_sandbox(cri: CriClient, journal: Journal, sandbox: Sandbox, observed: Observed) -> None:
-    """Containers first, then sidecars, the last one started first (KEP-753). Raises CriError; may be repeated."""
-    deadline = time.monotonic() + sandbox.grace
+async def stop_sandbox(
+    cri: CriClient, journal: Journal, sandbox: Sandbox, observed: Observed, grace: int | None = None
+) -> None:
+    """Containers first, then sidecars, the last one started first (KEP-753). Raises CriError; may be repeated.
+
+    `grace` in seconds stands in for the pod's own, where that is longer.
+    """
+    deadline = time.monotonic() + (sandbox.grace if grace is None else min(grace, sandbox.grace))
     alive = [each for each in observed.of([sandbox]).containers if each.state in (State.RUNNING, State.UNKNOWN)]
     sidecars = [each for each in alive if each.role == "sidecar"]
     rest = [each for each in alive if each.role != "sidecar"]

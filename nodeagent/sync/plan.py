@@ -40,11 +40,12 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """The pod has ended for good."""
+    """The pod has ended for good. `grace` in seconds is what its containers have yet; None: what the manifest says."""
 
     phase: str
     reason: str = ""
     message: str = ""
+    grace: int | None = None
 
 
 @dataclass(slots=True)
@@ -63,9 +64,9 @@ class Plan:
     """When to look again, in ns since the epoch; 0: at the next event."""
 
 
-def decide(pod: Pod, observed: Observed, now: int, held: Mapping[str, Waiting]) -> Plan:
+def decide(pod: Pod, observed: Observed, now: int, held: Mapping[str, Waiting], evicted: Over | None = None) -> Plan:
     """`observed` is this life of the pod only; `held` are containers that something else keeps from starting."""
-    plan = Plan(over=over(pod, observed, now))
+    plan = Plan(over=evicted or over(pod, observed, now))
     ready = [sandbox for sandbox in observed.sandboxes if sandbox.ready]
     if plan.over:
         plan.retire = ready

@@ -1,6 +1,7 @@
 """The agent's own files of a pod: /etc/hosts, termination messages, the log directory.
 
     <kubelet root>/pods/<uid>/etc-hosts
+    <kubelet root>/pods/<uid>/evicted                             why it was ended, where it was evicted
     <kubelet root>/pods/<uid>/containers/<container>/<attempt>     the termination message of one container
     <log root>/<namespace>_<name>_<uid>/<container>/<attempt>.log  written by the runtime, rotated and removed here
 
@@ -22,6 +23,7 @@ from runtime.linux.trees import remove_tree
 
 MESSAGE_LIMIT = 4096
 """Bytes of a termination message that count, as in the kubelet."""
+EVICTED = "evicted"
 
 
 class PodFiles:
@@ -65,6 +67,19 @@ class PodFiles:
             return os.read(fd, MESSAGE_LIMIT).decode(errors="replace")
         finally:
             os.close(fd)
+
+    def write_eviction(self, pod: Pod, message: str) -> None:
+        """Raises OSError."""
+        write_atomic(self.directory(pod.uid) / EVICTED, f"{pod.digest}\n{message}".encode())
+
+    def read_eviction(self, pod: Pod) -> str:
+        """Why this pod was evicted; nothing for one that was not. Raises OSError."""
+        try:
+            digest, _, message = (self.directory(pod.uid) / EVICTED).read_text().partition("\n")
+        except FileNotFoundError:
+            return ""
+        # A manifest may give the same uid to another pod.
+        return message if digest == pod.digest else ""
 
     def forget_attempt(self, uid: str, container: str, attempt: int, log_path: str) -> None:
         """After a dead container was removed: its message and its logs, rotated ones too."""

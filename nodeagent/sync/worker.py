@@ -21,11 +21,15 @@ from nodeagent.sync.backoff import Backoff
 from nodeagent.sync.ending import remove_container, remove_sandbox, stop_container, stop_sandbox
 from nodeagent.sync.last_words import last_words
 from nodeagent.sync.observed import SECOND, Container, Observed, State, observe
-from nodeagent.sync.plan import Plan, Waiting, decide
+from nodeagent.sync.plan import Over, Plan, Waiting, decide
 from nodeagent.sync.starting import Failed, Starter
 from nodeagent.sync.status import View, document_of, pod_status, timestamp
 from nodeagent.sync.tools import Tools
 from runtime.linux.failpoints import failpoint
+
+EVICTED = "Evicted"
+EVICTION_GRACE = 1
+"""Seconds, as in the kubelet: what fills the disk is not left to go on."""
 
 
 class PodWorker:
@@ -35,6 +39,7 @@ class PodWorker:
         """The v1.Pod with its status, as it was after the last step."""
         self._tools = tools
         self._pod: Pod | None = None
+        self._evicted: Over | None = None
         self._starter: Starter | None = None
         self._last_words: Callable[[Container], str] = lambda _: ""
         self._held: dict[str, Waiting] = {}
@@ -50,6 +55,7 @@ class PodWorker:
         if pod is not None and self._pod is not None and pod.digest == self._pod.digest:
             return
         self._pod = pod
+        self._evicted = None
         self._held.clear()
         self._trouble = None
         self._released = False
@@ -58,10 +64,31 @@ class PodWorker:
         self._starter = Starter(pod, self._tools, self.wake) if pod is not None else None
         if pod is not None:
             self._last_words = last_words(pod, self._tools.files)
+            self._evicted = self._former_eviction(pod)
         self.wake()
+
+    def _former_eviction(self, pod: Pod) -> Over | None:
+        try:
+            return _eviction(self._tools.files.read_eviction(pod))
+        except OSError as error:
+            self._tools.journal.warn(self.key, "NodeError", f"whether it was evicted cannot be read: {error}")
+            return None
 
     def wake(self) -> None:
         self._woken.set()
+
+    @property
+    def alive(self) -> Pod | None:
+        """The pod, unless it has ended for good or is not wanted."""
+        return None if self._released else self._pod
+
+    async def evict(self, pod: Pod, message: str) -> None:
+        """End it for good, at once. Raises OSError; nothing is done then."""
+        await asyncio.to_thread(self._tools.files.write_eviction, pod, message)
+        if self._pod is pod:
+            self._tools.journal.warn(self.key, EVICTED, message)
+            self._evicted = _eviction(message)
+            self.wake()
 
     def retry_now(self) -> None:
         """What kept the pod from starting may be over, such as a driver that was not there."""
@@ -117,7 +144,7 @@ class PodWorker:
             return None
         life = observed.life_of(pod)
         self._held = {name: each for name, each in self._held.items() if each.until}
-        plan = decide(pod, life, time.time_ns(), self._held)
+        plan = decide(pod, life, time.time_ns(), self._held, self._evicted)
         self._tell_back_offs(plan)
         self._say(pod, life, plan)
         if await self._carry_out(plan, life, self._starter):
@@ -140,8 +167,9 @@ class PodWorker:
 
     async def _carry_out(self, plan: Plan, life: Observed, starter: Starter) -> bool:
         """Whether something changed, so that the pod is to be looked at again."""
+        grace = plan.over.grace if plan.over else None
         for sandbox in plan.retire:
-            await stop_sandbox(self._tools.cri, self._tools.journal, sandbox, life)
+            await stop_sandbox(self._tools.cri, self._tools.journal, sandbox, life, grace)
         if plan.over:
             await self._release(plan)
             return bool(plan.retire)
@@ -221,6 +249,10 @@ class PodWorker:
 def _unknown(key: Key) -> dict[str, Any]:
     metadata = {"namespace": key.namespace, "name": key.name}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Pending"}}
+
+
+def _eviction(message: str) -> Over | None:
+    return Over("Failed", EVICTED, message, EVICTION_GRACE) if message else None
 
 
 def _ending(document: dict[str, Any], observed: Observed) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from nodeagent.pods import quantity
 from nodeagent.volumes.deadline import LOCAL, within
 from nodeagent.volumes.layout import EMPTY_DIR, Layout, make_private
 from nodeagent.volumes.plan import EmptyDir
@@ -64,6 +67,17 @@ def _attach_tmpfs(path: Path, size: int) -> None:
         mountapi.move_mount_at(fd, str(path))
     finally:
         os.close(fd)
+
+
+def limits(document: Mapping[str, Any]) -> dict[str, int]:
+    """The sizeLimit in bytes of each volume of a v1.Pod that has one and is on the node's disk, by name."""
+    found = {}
+    for volume in document["spec"].get("volumes") or []:
+        source = volume.get("emptyDir") or {}
+        limit = source.get("sizeLimit")
+        if limit is not None and source.get("medium") != "Memory" and (size := quantity.whole(limit)) > 0:
+            found[volume["name"]] = size
+    return found
 
 
 async def unmount(path: Path, ledger: Ledger) -> None:

@@ -33,7 +33,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class EmptyDir:
-    """`size_limit` in bytes, 0 for none; only a memory one enforces it."""
+    """`size_limit` in bytes, 0 for none; one in memory cannot grow beyond, on disk the pod is evicted."""
 
     name: str
     in_memory: bool = False

@@ -182,6 +182,24 @@ async def test_a_deadline_ends_a_pod(node: Node) -> None:
     assert pods["web"]["status"]["reason"] == "DeadlineExceeded"
 
 
+async def test_a_volume_beyond_its_limit_evicts_its_pod_and_no_other(node: Node) -> None:
+    volume = {"name": "cache", "emptyDir": {"sizeLimit": "1Mi"}}
+    mounted: dict[str, Any] = {"volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}
+    fill = "dd if=/dev/zero of=/cache/file bs=1024 count={}; exec sleep 600"
+    node.put(manifest("full", sh(fill.format(1100), **mounted), volumes=[volume]), "full.yaml")
+    node.put(manifest("less", sh(fill.format(900), **mounted), volumes=[volume], **QUICK), "less.yaml")
+    pods = await node.until(lambda pods: pods["full"]["status"].get("reason") == "Evicted")
+    assert 'volume "cache" exceeds the limit "1Mi"' in pods["full"]["status"]["message"]
+    pods = await node.until(lambda pods: "terminated" in status_of(pods, pod="full")["state"])
+    uid = pods["full"]["metadata"]["uid"]
+    await node.until(lambda _: not (node.kubelet_root / "pods" / uid / "volumes").exists())
+    assert pods["less"]["status"]["phase"] == "Running"
+    node.kill_agent()
+    await node.start_agent()
+    pods = await node.until(lambda pods: pods["full"]["status"]["phase"] == "Failed")
+    assert pods["full"]["status"]["reason"] == "Evicted"
+
+
 async def test_the_nodes_network(node: Node) -> None:
     node.put(manifest("web", container(command=SLEEP), hostNetwork=True, **QUICK))
     pod = await node.until_running("web")

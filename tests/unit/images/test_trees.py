@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from images.trash import Trash
-from images.treesize import measure
+from runtime.linux.treesize import measure
 
 
 def test_size_as_du_counts_it(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cri.proto import api_pb2
 from nodeagent.agent import Agent
 from nodeagent.config import Config
 from nodeagent.node import Node
-from nodeagent.sync import backoff, runtime_events
+from nodeagent.sync import backoff, eviction, runtime_events
 from nodeagent.sync.plan import decide
 from runtime.linux.ledger import read_ledger
 from tests.support.fake_cri import FakeCri
@@ -92,6 +92,7 @@ class Bench:
 async def bench(tmp_path: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr(backoff, "FIRST", 0.2)
     monkeypatch.setattr(runtime_events, "SETTLE", 0.2)
+    monkeypatch.setattr(eviction, "EVERY", 0.1)
     made = Bench(tmp_path, short_path)
     yield made
     await made.stop()
@@ -197,6 +198,32 @@ async def test_a_pod_that_is_over_gives_its_sandbox_back_and_keeps_its_logs(benc
     bench.start()
     await bench.until(lambda: bench.status().get("phase") == "Succeeded")
     assert len(bench.cri.called("RunPodSandbox")) == 1
+
+
+async def test_a_pod_that_outgrows_its_empty_dir_is_evicted_for_good(bench: Bench) -> None:
+    cache = {"name": "cache", "emptyDir": {"sizeLimit": "1Mi"}}
+    document = manifest("web", volumes=[{"name": "other", "emptyDir": {}}, cache], terminationGracePeriodSeconds=30)
+    bench.put(document)
+    await bench.until(bench.running)
+    volumes = bench.config.kubelet_root / "pods" / bench.pod()["metadata"]["uid"] / "volumes/kubernetes.io~empty-dir"
+    (volumes / "other" / "file").write_bytes(bytes(2 << 20))
+    (volumes / "cache" / "file").write_bytes(bytes(900 << 10))
+    await asyncio.sleep(0.3)
+    assert bench.running()
+    (volumes / "cache" / "more").write_bytes(bytes(200 << 10))
+    await bench.until(lambda: bench.status()["phase"] == "Failed")
+    told = 'Usage of EmptyDir volume "cache" exceeds the limit "1Mi".'
+    assert (bench.status()["reason"], bench.status()["message"]) == ("Evicted", told)
+    await bench.until(lambda: bench.cri.called("StopPodSandbox"))
+    assert [request.timeout for request in bench.cri.called("StopContainer")] == [1]
+    assert "Evicted" in bench.reasons()
+    await bench.until(lambda: not volumes.exists())
+    await bench.stop()
+    bench.start()
+    await bench.until(lambda: bench.status().get("reason") == "Evicted")
+    assert len(bench.cri.called("RunPodSandbox")) == 1
+    bench.put(document | {"spec": document["spec"] | {"terminationGracePeriodSeconds": 3}})
+    await bench.until(bench.running)
 
 
 async def test_an_unknown_image_is_reported_and_disturbs_nobody(bench: Bench) -> None:

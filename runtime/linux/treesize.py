@@ -14,11 +14,12 @@ INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 SECTOR = 512
 
 
-def measure(path: Path) -> tuple[int, int]:
+def measure(path: Path, *, enough: int | None = None) -> tuple[int, int]:
     """Bytes on disk and inodes of a tree that may be changing; a file with several names counts once.
 
     Directories are opened by their path below the root, so no fd is held per level; what lies deeper than PATH_MAX,
-    or vanishes meanwhile, is left out. Raises FileNotFoundError when there is no such tree.
+    or vanishes meanwhile, is left out. With `enough` it ends once more bytes than those were found.
+    Raises FileNotFoundError when there is no such tree.
     """
     root = os.open(path, DIRECTORY | os.O_CLOEXEC)
     try:
@@ -26,7 +27,7 @@ def measure(path: Path) -> tuple[int, int]:
         size, inodes = status.st_blocks * SECTOR, 1
         linked: set[int] = set()
         waiting = [""]
-        while waiting:
+        while waiting and (enough is None or size <= enough):
             below = waiting.pop()
             for name, entry in _entries(root, below):
                 if stat.S_ISDIR(entry.st_mode):
