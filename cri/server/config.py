@@ -1,4 +1,7 @@
-"""What crid is told at start: command line over TOML file over defaults."""
+"""What crid is told at start: command line over TOML file over defaults.
+
+README.md shows every key with its default. How a table is read, and what is refused, stands in settings.py.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cri.server.nri.config import NriConfig, nri_config
-from cri.server.streaming.config import StreamingConfig, streaming_config
+from cri.server.nri.config import NriConfig
+from cri.server.settings import ConfigError, Table
+from cri.server.streaming.config import StreamingConfig
 from images.errors import ImageError
 from images.reference import Reference
 
+BUILT_IN = "crid"
+"""The handler's name of the built-in runtime."""
+
+MAX_LIMIT = 1 << 62
+"""Bytes: more than any disk has."""
+
 _HANDLER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-
-
-class ConfigError(ValueError):
-    """A setting that crid cannot work with; the message names the file and the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,26 @@ class NetworkConfig:
     bridge: str = "na0"
     subnet: str = "10.77.0.0/16"
 
+    @classmethod
+    def of(cls, table: Table) -> NetworkConfig:
+        """The settings of the table. Raises ConfigError."""
+        default = cls()
+        config = cls(
+            conf_dir=table.path("conf_dir", default.conf_dir),
+            bin_dirs=table.paths("bin_dirs", default.bin_dirs),
+            cache_dir=table.path("cache_dir", default.cache_dir),
+            bridge=table.text("bridge", default.bridge),
+            subnet=table.text("subnet", default.subnet),
+        )
+        table.refuse_rest()
+        if not 1 <= len(config.bridge) <= 15:  # IFNAMSIZ
+            raise ConfigError(f"{table.name} bridge: {config.bridge!r} is no interface name (1-15 characters)")
+        try:
+            ipaddress.ip_network(config.subnet)
+        except ValueError as error:
+            raise ConfigError(f"{table.name} subnet: {error}") from error
+        return config
+
 
 @dataclass(frozen=True, slots=True)
 class CheckpointConfig:
@@ -40,6 +66,14 @@ class CheckpointConfig:
 
     criu: str = "criu"
     limit: int = 64 << 30
+
+    @classmethod
+    def of(cls, table: Table) -> CheckpointConfig:
+        """The settings of the table. Raises ConfigError."""
+        default = cls()
+        config = cls(table.text("criu", default.criu), table.number("limit", default.limit, most=MAX_LIMIT))
+        table.refuse_rest()
+        return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +92,34 @@ class RuntimeConfig:
     privileged_without_host_devices: bool = False
     cgroup_writable: bool = False
 
-
-BUILT_IN = "crid"
-"""The handler's name of the built-in runtime."""
+    @classmethod
+    def of(cls, name: str, table: Table) -> RuntimeConfig:
+        """The settings of the table, which is named like the handler. Raises ConfigError."""
+        if not _HANDLER.fullmatch(name):
+            raise ConfigError(f"{table.name}: {name!r} is no handler name (RuntimeClass: a DNS label)")
+        config = cls(
+            name=name,
+            path="" if name == BUILT_IN else table.text("path", name),
+            args=table.texts("args"),
+            pod_annotations=table.texts("pod_annotations"),
+            container_annotations=table.texts("container_annotations"),
+            privileged_without_host_devices=table.flag("privileged_without_host_devices"),
+            cgroup_writable=table.flag("cgroup_writable"),
+        )
+        table.refuse_rest()
+        return config
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings. The keys of the file are the names here, [network], [images], [cgroup] and [runtimes.NAME]."""
+    """All settings. The keys of the file are the names here, but for [images] and [cgroup]."""
 
     root: Path = Path("/var/lib/nodeagent")
     state: Path = Path("/run/nodeagent")
     listen: Path = Path("/run/nodeagent/cri.sock")
     network: NetworkConfig = field(default_factory=NetworkConfig)
     registries: tuple[Path, ...] = (Path("/etc/nodeagent/certs.d"), Path("/etc/containerd/certs.d"))
+    """[images] registries: directories with one HOST/hosts.toml for each registry that needs one."""
     pinned: tuple[str, ...] = ()
     """[images] pinned: references of images that the kubelet may not collect as garbage."""
     cgroup_parent: str = "/"
@@ -114,7 +162,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def from_document(document: dict[str, Any], source: str) -> Config:
     """A Config of a TOML document. Raises ConfigError for unknown keys, wrong types and impossible values."""
-    table = _Table(document, source)
+    table = Table(document, source)
     defaults = Config()
     state = table.path("state", defaults.state)
     images, cgroup = table.table("images"), table.table("cgroup")
@@ -122,16 +170,16 @@ def from_document(document: dict[str, Any], source: str) -> Config:
         root=table.path("root", defaults.root),
         state=state,
         listen=table.path("listen", state / "cri.sock"),
-        network=_network(table.table("network")),
+        network=NetworkConfig.of(table.table("network")),
         registries=images.paths("registries", defaults.registries),
         pinned=_references(images.texts("pinned"), images.name),
         cgroup_parent=cgroup.text("parent", defaults.cgroup_parent),
         runtimes=_runtimes(table.table("runtimes")),
         default_runtime=table.text("default_runtime", defaults.default_runtime),
         cdi_spec_dirs=table.paths("cdi_spec_dirs", defaults.cdi_spec_dirs),
-        nri=_nri(table, state),
-        streaming=_streaming(table),
-        checkpoint=_checkpoint(table.table("checkpoint")),
+        nri=NriConfig.of(table.table("nri"), state),
+        streaming=StreamingConfig.of(table.table("streaming")),
+        checkpoint=CheckpointConfig.of(table.table("checkpoint")),
     )
     for part in (table, images, cgroup):
         part.refuse_rest()
@@ -141,33 +189,10 @@ def from_document(document: dict[str, Any], source: str) -> Config:
     return config
 
 
-def _runtimes(table: _Table) -> tuple[RuntimeConfig, ...]:
+def _runtimes(table: Table) -> tuple[RuntimeConfig, ...]:
     """The handlers; the built-in one is always among them, and it is the first."""
     names = [BUILT_IN, *(name for name in table.names() if name != BUILT_IN)]
-    return tuple(_runtime(name, table.table(name)) for name in names)
-
-
-def _runtime(name: str, table: _Table) -> RuntimeConfig:
-    if not _HANDLER.fullmatch(name):
-        raise ConfigError(f"{table.name}: {name!r} is no handler name (RuntimeClass: a DNS label)")
-    runtime = RuntimeConfig(
-        name=name,
-        path="" if name == BUILT_IN else table.text("path", name),
-        args=table.texts("args"),
-        pod_annotations=table.texts("pod_annotations"),
-        container_annotations=table.texts("container_annotations"),
-        privileged_without_host_devices=table.flag("privileged_without_host_devices"),
-        cgroup_writable=table.flag("cgroup_writable"),
-    )
-    table.refuse_rest()
-    return runtime
-
-
-def _nri(table: _Table, state: Path) -> NriConfig:
-    try:
-        return nri_config(table.values("nri"), state)
-    except ValueError as error:
-        raise ConfigError(f"{table.name}: {error}") from error
+    return tuple(RuntimeConfig.of(name, table.table(name)) for name in names)
 
 
 def _references(names: tuple[str, ...], source: str) -> tuple[str, ...]:
@@ -177,89 +202,3 @@ def _references(names: tuple[str, ...], source: str) -> tuple[str, ...]:
         except ImageError as error:
             raise ConfigError(f"{source} pinned: {error}") from error
     return names
-
-
-def _checkpoint(table: _Table) -> CheckpointConfig:
-    defaults = CheckpointConfig()
-    checkpoint = CheckpointConfig(table.text("criu", defaults.criu), table.number("limit", defaults.limit))
-    table.refuse_rest()
-    return checkpoint
-
-
-def _streaming(table: _Table) -> StreamingConfig:
-    try:
-        return streaming_config(table.values("streaming"))
-    except ValueError as error:
-        raise ConfigError(f"{table.name}: {error}") from error
-
-
-def _network(table: _Table) -> NetworkConfig:
-    defaults = NetworkConfig()
-    network = NetworkConfig(
-        conf_dir=table.path("conf_dir", defaults.conf_dir),
-        bin_dirs=table.paths("bin_dirs", defaults.bin_dirs),
-        cache_dir=table.path("cache_dir", defaults.cache_dir),
-        bridge=table.text("bridge", defaults.bridge),
-        subnet=table.text("subnet", defaults.subnet),
-    )
-    table.refuse_rest()
-    if not 1 <= len(network.bridge) <= 15:  # IFNAMSIZ
-        raise ConfigError(f"{table.name} bridge: {network.bridge!r} is no interface name (1-15 characters)")
-    try:
-        ipaddress.ip_network(network.subnet)
-    except ValueError as error:
-        raise ConfigError(f"{table.name} subnet: {error}") from error
-    return network
-
-
-class _Table:
-    """A TOML table that remembers which of its keys were asked for."""
-
-    def __init__(self, values: dict[str, Any], name: str) -> None:
-        self.name = name
-        self._values = dict(values)
-
-    def _take(self, key: str, kind: type, default: Any) -> Any:
-        value = self._values.pop(key, default)
-        if not isinstance(value, kind):
-            raise ConfigError(f"{self.name}: {key} is {value!r}, but must be of type {kind.__name__}")
-        return value
-
-    def text(self, key: str, default: str) -> str:
-        return str(self._take(key, str, default))
-
-    def number(self, key: str, default: int) -> int:
-        return int(self._take(key, int, default))
-
-    def path(self, key: str, default: Path) -> Path:
-        path = Path(self.text(key, str(default)))
-        if not path.is_absolute():
-            path = Path.cwd() / path
-        return path
-
-    def paths(self, key: str, default: Sequence[Path]) -> tuple[Path, ...]:
-        return tuple(Path(item) for item in self._take(key, list, [str(path) for path in default]))
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        found = self._take(key, list, [])
-        if not all(isinstance(item, str) for item in found):
-            raise ConfigError(f"{self.name}: {key} is {found!r}, but must be a list of strings")
-        return tuple(found)
-
-    def flag(self, key: str) -> bool:
-        return bool(self._take(key, bool, False))
-
-    def names(self) -> list[str]:
-        return list(self._values)
-
-    def values(self, key: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._take(key, dict, {})
-        return found
-
-    def table(self, key: str) -> _Table:
-        return _Table(self._take(key, dict, {}), f"{self.name} [{key}]")
-
-    def refuse_rest(self) -> None:
-        """A misspelt key would otherwise be a setting silently not made."""
-        if self._values:
-            raise ConfigError(f"{self.name}: unknown key {next(iter(self._values))!r}")

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cri.server.assembly import OWNER
-from cri.server.config import Config, ConfigError, from_arguments
+from cri.server.config import Config, from_arguments
 from cri.server.listening import AlreadyRunning, exclusive
+from cri.server.settings import ConfigError
 from images import Image, ImageError, ImageStore
 from images.build import busybox_tree
 from runtime.linux.ledger import Ledger

@@ -20,11 +20,12 @@ from cri.proto.services import methods
 from cri.server import import_image, reset
 from cri.server.answers import ANSWERS
 from cri.server.assembly import assemble
-from cri.server.config import Config, ConfigError, parse_arguments
+from cri.server.config import Config, parse_arguments
 from cri.server.daemon import Daemon
 from cri.server.listening import AlreadyRunning, bind, exclusive
 from cri.server.recovery import recover
 from cri.server.service import Service
+from cri.server.settings import ConfigError
 from cri.server.tidying import tidy
 from runtime.linux.notify import notify
 

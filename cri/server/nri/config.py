@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from cri.server.settings import Table
 
 DEFAULT_STATE: Final = Path("/run/nodeagent")
 DEFAULT_SOCKET: Final = Path("/var/run/nri/nri.sock")
+MAX_TIMEOUT: Final = 600  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,23 @@ class ValidatorConfig:
     reject_sysctl_adjustment: bool = False
     required_plugins: tuple[str, ...] = ()
     tolerate_missing_plugins_annotation: str = ""
+
+    @classmethod
+    def of(cls, table: Table) -> ValidatorConfig:
+        """The settings of the table. Raises ConfigError."""
+        config = cls(
+            enable=table.flag("enable"),
+            reject_oci_hook_adjustment=table.flag("reject_oci_hook_adjustment"),
+            reject_runtime_default_seccomp_adjustment=table.flag("reject_runtime_default_seccomp_adjustment"),
+            reject_unconfined_seccomp_adjustment=table.flag("reject_unconfined_seccomp_adjustment"),
+            reject_custom_seccomp_adjustment=table.flag("reject_custom_seccomp_adjustment"),
+            reject_namespace_adjustment=table.flag("reject_namespace_adjustment"),
+            reject_sysctl_adjustment=table.flag("reject_sysctl_adjustment"),
+            required_plugins=table.texts("required_plugins"),
+            tolerate_missing_plugins_annotation=table.text("tolerate_missing_plugins_annotation"),
+        )
+        table.refuse_rest()
+        return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +62,21 @@ class NriConfig:
     plugin_request_timeout: float = 2.0
     default_validator: ValidatorConfig = field(default_factory=ValidatorConfig)
 
-
-def nri_config(document: Mapping[str, Any], state: Path) -> NriConfig:
-    """The settings of a TOML table. Raises ValueError, which names the key."""
-    socket = DEFAULT_SOCKET if state == DEFAULT_STATE else state / "nri.sock"
-    values: dict[str, Any] = {"socket": socket} | _typed(NriConfig(), document, "[nri]")
-    for key in ("plugin_registration_timeout", "plugin_request_timeout"):
-        if key in values and not 0 < values[key] <= 600:
-            raise ValueError(f"[nri]: {key} is {values[key]:g} s, but must be above 0 and at most 600")
-    return NriConfig(**values)
-
-
-def _typed(defaults: Any, document: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The table's values in the types of the defaults; raises ValueError for any other type, and for unknown keys."""
-    values: dict[str, Any] = {}
-    for key, value in document.items():
-        default = getattr(defaults, key, None)
-        if default is None:
-            raise ValueError(f"{where}: unknown key {key!r}")
-        values[key] = _value(default, value, f"{where}: {key}")
-    return values
-
-
-def _value(default: Any, value: Any, name: str) -> Any:
-    if isinstance(default, bool) and isinstance(value, bool):
-        return value
-    if isinstance(default, Path) and isinstance(value, str) and value.startswith("/"):
-        return Path(value)
-    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(default, str) and isinstance(value, str):
-        return value
-    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return tuple(value)
-    if isinstance(default, ValidatorConfig) and isinstance(value, dict):
-        return ValidatorConfig(**_typed(default, value, "[nri.default_validator]"))
-    kinds = {Path: "an absolute path", tuple: "a list of strings", float: "a number", ValidatorConfig: "a table"}
-    kind = next((word for each, word in kinds.items() if isinstance(default, each)), type(default).__name__)
-    raise ValueError(f"{name} is {value!r}, but must be {kind}")
+    @classmethod
+    def of(cls, table: Table, state: Path) -> NriConfig:
+        """The settings of the table, for a crid with that state directory. Raises ConfigError."""
+        default = cls(socket=DEFAULT_SOCKET if state == DEFAULT_STATE else state / "nri.sock")
+        config = cls(
+            socket=table.absolute("socket", default.socket),
+            disable=table.flag("disable"),
+            disable_connections=table.flag("disable_connections"),
+            plugin_path=table.absolute("plugin_path", default.plugin_path),
+            plugin_config_path=table.absolute("plugin_config_path", default.plugin_config_path),
+            plugin_registration_timeout=table.seconds(
+                "plugin_registration_timeout", default.plugin_registration_timeout, MAX_TIMEOUT
+            ),
+            plugin_request_timeout=table.seconds("plugin_request_timeout", default.plugin_request_timeout, MAX_TIMEOUT),
+            default_validator=ValidatorConfig.of(table.table("default_validator")),
+        )
+        table.refuse_rest()
+        return config

@@ -15,7 +15,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from cri.server.config import ConfigError
+from cri.server.settings import ConfigError
 from runtime.linux.files import read_limited
 
 NAME: Final = re.compile(r"([0-9]{2})-([A-Za-z0-9_.+-]{1,128})")

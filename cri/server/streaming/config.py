@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cri.server.settings import ConfigError, Table
 from cri.server.streaming.server import IDLE_TIMEOUT
+
+MAX_PORT = 65535
+MAX_IDLE = 7 * 24 * 3600  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,22 @@ class StreamingConfig:
     idle_timeout: float = IDLE_TIMEOUT
     """Seconds without a byte in either direction after which a session is ended."""
 
+    @classmethod
+    def of(cls, table: Table) -> StreamingConfig:
+        """The settings of the table. Raises ConfigError."""
+        defaults = cls()
+        config = cls(
+            address=_address(table, defaults.address),
+            port=table.number("port", defaults.port, most=MAX_PORT),
+            tls_cert=table.absolute("tls_cert", None),
+            tls_key=table.absolute("tls_key", None),
+            idle_timeout=table.seconds("idle_timeout", defaults.idle_timeout, most=MAX_IDLE),
+        )
+        table.refuse_rest()
+        if (config.tls_cert is None) != (config.tls_key is None):
+            raise ConfigError(f"{table.name}: tls_cert and tls_key belong together; set both, or neither")
+        return config
+
     def tls(self) -> ssl.SSLContext | None:
         """The server's side of TLS, from version 1.2 on; None without a certificate. Raises OSError, ssl.SSLError."""
         if self.tls_cert is None or self.tls_key is None:
@@ -39,45 +57,8 @@ class StreamingConfig:
         return context
 
 
-def streaming_config(document: Mapping[str, Any]) -> StreamingConfig:
-    """The settings of a TOML table. Raises ValueError, which names the key."""
-    defaults = StreamingConfig()
-    for key in document:
-        if not hasattr(defaults, key) or key == "tls":
-            raise ValueError(f"[streaming]: unknown key {key!r}")
-    config = StreamingConfig(
-        address=_address(document.get("address", defaults.address)),
-        port=int(_number(document, "port", defaults.port, 65535, int)),
-        tls_cert=_file(document, "tls_cert"),
-        tls_key=_file(document, "tls_key"),
-        idle_timeout=float(_number(document, "idle_timeout", defaults.idle_timeout, 7 * 24 * 3600, int | float)),
-    )
-    if (config.tls_cert is None) != (config.tls_key is None):
-        raise ValueError("[streaming]: tls_cert and tls_key belong together; set both, or neither")
-    if config.idle_timeout <= 0:
-        raise ValueError("[streaming]: idle_timeout is 0 s, but must be above")
-    return config
-
-
-def _address(value: Any) -> str:
+def _address(table: Table, default: str) -> str:
     try:
-        return str(ipaddress.ip_address(value))
+        return str(ipaddress.ip_address(table.text("address", default)))
     except ValueError as error:
-        raise ValueError(f"[streaming]: address: {error}; 127.0.0.1 or ::1 keep the server on this host") from None
-
-
-def _number(document: Mapping[str, Any], key: str, default: float, most: int, kind: Any) -> float:
-    value = document.get(key, default)
-    if not isinstance(value, kind) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"[streaming]: {key} is {value!r}, but must be a number from 0 to {most}")
-    number: float = value
-    return number
-
-
-def _file(document: Mapping[str, Any], key: str) -> Path | None:
-    value = document.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise ValueError(f"[streaming]: {key} is {value!r}, but must be an absolute path")
-    return Path(value)
+        raise ConfigError(f"{table.name}: address: {error}; 127.0.0.1 or ::1 keep the server on this host") from None

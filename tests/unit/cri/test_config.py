@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cri.server.config import Config, ConfigError, parse_arguments
+from cri.server.config import Config, parse_arguments
+from cri.server.settings import ConfigError
 
 
 def written(directory: Path, text: str) -> list[str]:
@@ -38,6 +39,11 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("[images]\nregistries = '/x'", "must be of type list"),
         ("[images]\npinned = ['Not A Name']", "pinned"),
         ("root =", "crid.toml"),
+        ("[checkpoint]\nlimit = true", "whole number"),
+        ("[nri]\nsocket = 'nri.sock'", "absolute path"),
+        ("[nri]\nplugin_request_timeout = 601", "seconds above 0, at most 600"),
+        ("[nri.default_validator]\nenable = 1", "must be of type bool"),
+        ("[nri.default_validator]\nenabled = true", r"\[nri\] \[default_validator\]: unknown key 'enabled'"),
         ("default_runtime = 'kata'", "default_runtime 'kata' is none of crid"),
         ("[runtimes.Big]\npath = '/x'", "'Big' is no handler name"),
         ("[runtimes.x]\nargs = [5]", "must be a list of strings"),
@@ -48,7 +54,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("[streaming]\nport = true", "number from 0 to 65535"),
         ("[streaming]\ntls_cert = '/c.pem'", "belong together"),
         ("[streaming]\ntls_cert = 'c.pem'\ntls_key = '/k.pem'", "absolute path"),
-        ("[streaming]\nidle_timeout = 0", "must be above"),
+        ("[streaming]\nidle_timeout = 0", "must be seconds above 0"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
