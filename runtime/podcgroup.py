@@ -19,6 +19,7 @@ MARK: Final = "trusted.nodeagent"
 def make(path: str, resources: Mapping[str, Any], layout: Layout, owner: str) -> None:
     """Create the pod's cgroup with its ancestors, mark what was missing, and apply OCI `resources`. Raises OSError.
 
+    To one that is not ours nothing is applied: a kubelet's limits hold the pod's overhead, and change with its pod.
     The mark says whose it is: `owner` is the directory of the sandboxes, as two daemons can live on one host.
     """
     missing = [cgroup for cgroup in _ancestry(path, layout) if not os.path.isdir(cgroup.v2)]
@@ -27,7 +28,7 @@ def make(path: str, resources: Mapping[str, Any], layout: Layout, owner: str) ->
         pod.create()
     for cgroup in missing:
         os.setxattr(cgroup.v2, MARK, os.fsencode(owner))
-    if resources:
+    if resources and _is_marked(pod.v2):
         pod.apply(resources)
 
 

@@ -208,6 +208,8 @@ def _localhost_path(profile: api.SecurityProfile) -> str:
 def _profile(context: api.LinuxContainerSecurityContext) -> api.SecurityProfile | None:
     """The typed field, else the deprecated string; None when the request names no profile, which means unconfined."""
     if context.HasField("seccomp"):
+        if context.seccomp.profile_type not in api.SecurityProfile.ProfileType.values():
+            raise InvalidRequest(f"seccomp profile_type {context.seccomp.profile_type} is no value of the interface's")
         return context.seccomp
     text = context.seccomp_profile_path
     if text in ("", "unconfined"):

@@ -47,6 +47,8 @@ def device_config(device: api.Device) -> tuple[list[dict[str, Any]], list[dict[s
     target = device.container_path or device.host_path
     if not target.startswith("/"):
         raise InvalidRequest(f"device {device.host_path}: container_path {target[:200]!r} is not absolute")
+    if "\0" in device.host_path + target:
+        raise InvalidRequest(f"device {device.host_path[:200]!r} or its container_path {target[:200]!r} holds a NUL")
     root = os.path.realpath(device.host_path)
     nodes, rules = [], []
     for path, status in _device_nodes(root):

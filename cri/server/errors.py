@@ -107,6 +107,7 @@ _ERRNO_CODES = {
     errno.ENOENT: Code.NOT_FOUND,
     errno.EACCES: Code.PERMISSION_DENIED,
     errno.EPERM: Code.PERMISSION_DENIED,
+    errno.ERANGE: Code.INVALID_ARGUMENT,  # a number that the kernel cannot take, a CPU that there is not
     errno.ENOSPC: Code.RESOURCE_EXHAUSTED,
     errno.EDQUOT: Code.RESOURCE_EXHAUSTED,
     errno.EMFILE: Code.RESOURCE_EXHAUSTED,

@@ -12,7 +12,7 @@ from typing import Any
 from cri.proto import api_pb2 as api
 from cri.server.errors import WrongState
 from cri.server.pods import Container
-from cri.server.resources import merged, oci_resources
+from cri.server.resources import merged, oci_resources, without_swap
 from cri.server.store import Store
 from runtime.linux.cgroups import Cgroup
 
@@ -26,6 +26,10 @@ _UNSET: Mapping[str, Resources] = {
 }
 
 
+#: One file of cgroup v2 holds both, or one is counted from the other: neither is written alone.
+_PAIRS = {"cpu": ("quota", "period"), "memory": ("limit", "swap")}
+
+
 async def change_limits(store: Store, container: Container, change: Resources) -> None:
     """`change` is an OCI linux.resources document; what it leaves out stays as it is.
 
@@ -34,7 +38,7 @@ async def change_limits(store: Store, container: Container, change: Resources) -
     if container.finished_at:
         raise WrongState(f"container {container.id[:13]} ({container.name}) has exited; it has no limits any more")
     wanted = merged(container.resources, in_cri_words(change))
-    oci_resources(wanted)  # contradictions with what is in force show before anything changes
+    change = completed(change, without_swap(oci_resources(wanted)))
     if container.running:
         before = _before(container.spec.oci["linux"]["resources"], change)
         await asyncio.to_thread(_apply, container, change, before)
@@ -44,6 +48,17 @@ async def change_limits(store: Store, container: Container, change: Resources) -
     linux["resources"] = overlaid(linux["resources"], change)
     store.save_spec(container)
     store.save_state(container)
+
+
+def completed(change: Resources, wanted: Resources) -> Resources:
+    """A change with the other half of each pair of which it has one, as it is `wanted` in the end."""
+    result = dict(change)
+    for group, pair in _PAIRS.items():
+        values = change.get(group) or {}
+        if not values.keys().isdisjoint(pair):
+            known = {"swap": -1} if values.get("limit", 0) < 0 else wanted.get(group) or {}
+            result[group] = {**{key: known[key] for key in pair if key in known}, **values}
+    return result
 
 
 async def _tell_runtime(container: Container, change: Resources, before: Resources) -> None:

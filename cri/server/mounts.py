@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cri.proto import api_pb2 as api
-from cri.server.errors import InvalidRequest, NotFound
+from cri.server.errors import InvalidRequest, NotFound, WrongState
 from cri.server.etc_files import MOUNTED
 from cri.server.image_files import merged_paths
 from cri.server.user_namespaces import Maps, check_mount, oci_mappings
+from runtime.linux.mounttable import mount_of
 
 OciMount = dict[str, Any]
 
@@ -26,6 +27,8 @@ _PROPAGATION = {
     api.PROPAGATION_HOST_TO_CONTAINER: "rslave",
     api.PROPAGATION_BIDIRECTIONAL: "rshared",
 }
+#: Peer groups of which a source must have one (mount_namespaces(7)); a private mount tells nobody.
+_PEERS = {api.PROPAGATION_HOST_TO_CONTAINER: ("shared", "master"), api.PROPAGATION_BIDIRECTIONAL: ("shared",)}
 _MOUNT_OPTIONS = frozenset({"noexec", "nodev", "nosuid"})  # KEP-5855 names these and no others
 
 
@@ -76,13 +79,14 @@ def host_volume(mount: api.Mount, maps: Maps | None = None) -> OciMount:
     idmapped = check_mount(mount, maps)
     if mount.image_sub_path:
         raise InvalidRequest(f"mount {destination}: image_sub_path is set without an image")
-    if not mount.host_path.startswith("/"):
-        raise InvalidRequest(f"mount {destination}: host_path {mount.host_path[:200]!r} is not absolute")
+    if not mount.host_path.startswith("/") or "\0" in mount.host_path:
+        raise InvalidRequest(f"mount {destination}: host_path {mount.host_path[:200]!r} is not an absolute path")
     try:
         source = os.path.realpath(mount.host_path, strict=True)
     except FileNotFoundError:
         raise NotFound(f"mount {destination}: host path {mount.host_path!r} does not exist; create it first") from None
     options = ["rbind", _propagation(mount), _access(mount, destination), *_extra_options(mount, destination)]
+    _check_peers(mount, destination, source)
     mappings = oci_mappings(maps) if idmapped else {}
     return _mount(destination, "bind", source, options) | {"resolved": True} | mappings
 
@@ -114,6 +118,8 @@ def container_path(mount: api.Mount) -> str:
     path = posixpath.normpath("/" + mount.container_path)
     if path in ("/", "//"):
         raise InvalidRequest("a mount has the container_path '/'; the root filesystem comes from the image")
+    if "\0" in path:
+        raise InvalidRequest(f"the container_path {path[:200]!r} of a mount holds a NUL")
     return path.replace("//", "/")
 
 
@@ -121,6 +127,20 @@ def _propagation(mount: api.Mount) -> str:
     if mount.propagation not in _PROPAGATION:
         raise InvalidRequest(f"mount {mount.container_path}: unknown propagation {mount.propagation}")
     return _PROPAGATION[mount.propagation]
+
+
+def _check_peers(mount: api.Mount, destination: str, source: str) -> None:
+    """Raises WrongState where nothing could propagate: the container would wait for mounts that never come."""
+    needed = _PEERS.get(mount.propagation)
+    if needed is None:
+        return
+    around = mount_of(source)
+    if not any(peer.startswith(needed) for peer in around.propagation):
+        asked = api.MountPropagation.Name(mount.propagation)
+        raise WrongState(
+            f"mount {destination}: propagation is {asked}, but {source} is on the mount {around.point}, "
+            f"which is not {' or '.join(needed)}; run `mount --make-rshared {around.point}` first"
+        )
 
 
 def _access(mount: api.Mount, destination: str) -> str:

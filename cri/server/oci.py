@@ -18,7 +18,7 @@ from cri.server.capabilities import capability_sets
 from cri.server.devices import DEFAULT_RULES, PRIVILEGED_RULES, device_config
 from cri.server.errors import InvalidRequest
 from cri.server.mounts import OciMount, base_mounts, etc_mounts, merge_mounts
-from cri.server.resources import oci_resources, oom_score_adj
+from cri.server.resources import oci_resources, oom_score_adj, without_swap
 from cri.server.user_namespaces import Maps, oci_mappings
 from cri.server.users import Identity
 
@@ -116,7 +116,7 @@ def _mounts(config: api.ContainerConfig, around: Surroundings, volumes: Sequence
 
 def _linux(config: api.ContainerConfig, around: Surroundings) -> dict[str, Any]:
     context = config.linux.security_context
-    resources = oci_resources(config.linux.resources)
+    resources = without_swap(oci_resources(config.linux.resources))
     nodes, rules = _devices(config, around)
     resources["devices"] = rules
     masked, readonly = _guarded_paths(context, around.userns is not None)
@@ -154,8 +154,8 @@ def _guarded_paths(context: api.LinuxContainerSecurityContext, userns: bool) -> 
     masked = list(context.masked_paths) or ([] if userns else MASKED_PATHS)
     readonly = list(context.readonly_paths) or ([] if userns else READONLY_PATHS)
     for path in (*masked, *readonly):
-        if not path.startswith("/"):
-            raise InvalidRequest(f"masked or read-only path {path[:200]!r} is not absolute")
+        if not path.startswith("/") or "\0" in path:
+            raise InvalidRequest(f"masked or read-only path {path[:200]!r} is not an absolute path")
     return masked, readonly
 
 

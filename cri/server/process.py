@@ -66,6 +66,8 @@ def _text(pair: api.KeyValue) -> str:
 def working_directory(config: api.ContainerConfig, image: Mapping[str, Any]) -> str:
     """Absolute; the shim creates it if the image lacks it, and refuses what leads to /proc/self/fd (CVE-2024-21626)."""
     directory = config.working_dir or str(image.get("WorkingDir") or "/")
+    if "\0" in directory:
+        raise InvalidRequest(f"the working directory {directory[:200]!r} holds a NUL")
     return posixpath.normpath(directory) if directory.startswith("/") else posixpath.normpath("/" + directory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 from cri.proto import api_pb2 as api
@@ -10,6 +11,7 @@ from cri.server.errors import InvalidRequest
 from runtime.linux.cgroups.settings_v2 import CORE_LIMITS
 from runtime.linux.files import read_limited
 
+_PAGE_SIZE = re.compile(r"[0-9]{1,9}[KMG]B")
 _CPU = {
     "cpu_shares": "shares",
     "cpu_quota": "quota",
@@ -31,8 +33,7 @@ def oci_resources(asked: api.LinuxContainerResources) -> dict[str, Any]:
     if memory := _memory(asked):
         resources["memory"] = memory
     if asked.hugepage_limits:
-        limits = [{"pageSize": limit.page_size, "limit": limit.limit} for limit in asked.hugepage_limits]
-        resources["hugepageLimits"] = limits
+        resources["hugepageLimits"] = [_huge_pages(limit) for limit in asked.hugepage_limits]
     if asked.unified:
         resources["unified"] = {_unified_key(key): value for key, value in asked.unified.items()}
     return resources
@@ -47,6 +48,13 @@ def _memory(asked: api.LinuxContainerResources) -> dict[str, int]:
             f"memory_swap_limit_in_bytes {swap} is memory and swap together, so at least the {limit} of memory"
         )
     return {name: value for name, value in (("limit", limit), ("swap", swap)) if value}
+
+
+def _huge_pages(asked: api.HugepageLimit) -> dict[str, Any]:
+    # The size becomes part of a file name in the cgroup's directory.
+    if not _PAGE_SIZE.fullmatch(asked.page_size):
+        raise InvalidRequest(f"hugepage_limits: page_size {asked.page_size[:80]!r} is no size such as 2MB")
+    return {"pageSize": asked.page_size, "limit": asked.limit}
 
 
 def _unified_key(key: str) -> str:
@@ -64,10 +72,33 @@ def merged(current: api.LinuxContainerResources, update: api.LinuxContainerResou
     """The resources after an update: what the update leaves unset stays as it is."""
     result = api.LinuxContainerResources()
     result.CopyFrom(current)
-    if update.hugepage_limits:
-        del result.hugepage_limits[:]
+    renewed = {limit.page_size for limit in update.hugepage_limits}
+    del result.hugepage_limits[:]
+    result.hugepage_limits.extend(limit for limit in current.hugepage_limits if limit.page_size not in renewed)
     result.MergeFrom(update)
+    without_swap = current.memory_swap_limit_in_bytes == current.memory_limit_in_bytes
+    if without_swap and update.memory_limit_in_bytes and not update.memory_swap_limit_in_bytes:
+        result.memory_swap_limit_in_bytes = current.memory_swap_limit_in_bytes and update.memory_limit_in_bytes
     return result
+
+
+def with_overhead(pod: api.LinuxPodSandboxConfig) -> api.LinuxContainerResources:
+    """What the pod's cgroup allows: its containers' resources together, and beside them the pod's own (KEP-688)."""
+    total = api.LinuxContainerResources()
+    total.CopyFrom(pod.resources)
+    for field in ("cpu_shares", "cpu_quota", "memory_limit_in_bytes"):
+        limit, more = getattr(pod.resources, field), getattr(pod.overhead, field)
+        if limit > 0 and more > 0:
+            setattr(total, field, limit + more)
+    return total
+
+
+def without_swap(resources: dict[str, Any]) -> dict[str, Any]:
+    """The same document, where a memory limit that says nothing about swap allows none, as the peers have it."""
+    memory = resources.get("memory") or {}
+    if memory.get("limit", 0) > 0 and "swap" not in memory:
+        resources = {**resources, "memory": {**memory, "swap": memory["limit"]}}
+    return resources
 
 
 @functools.cache

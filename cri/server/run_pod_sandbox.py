@@ -13,6 +13,7 @@ A crash in between leaves entries in the ledger whose holder has no record: reco
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
 import time
@@ -25,7 +26,7 @@ from cri.server.errors import AlreadyExists, InvalidRequest, Unavailable, words_
 from cri.server.etc_files import write_etc_files
 from cri.server.pod_network import attachment_of
 from cri.server.pods import Sandbox
-from cri.server.resources import oci_resources
+from cri.server.resources import oci_resources, with_overhead
 from cri.server.sandbox_end import take_back
 from cri.server.store import sandbox_key
 from cri.server.sysctls import checked_sysctls
@@ -77,13 +78,23 @@ def _check(daemon: Daemon, request: api.RunPodSandboxRequest) -> None:
         value = getattr(config.metadata, field)
         if not _IDENTITY.fullmatch(value):
             raise InvalidRequest(f"metadata.{field} {value[:80]!r} is not of the form {_IDENTITY.pattern}")
-    if config.log_directory and not config.log_directory.startswith("/"):
-        raise InvalidRequest(f"log_directory {config.log_directory[:200]!r} is not absolute")
+    if config.log_directory and (not config.log_directory.startswith("/") or "\0" in config.log_directory):
+        raise InvalidRequest(f"log_directory {config.log_directory[:200]!r} is not an absolute path")
     if len(config.hostname.encode()) > _HOSTNAME_LIMIT or not config.hostname.isprintable():
         raise InvalidRequest(f"hostname {config.hostname[:80]!r} is no hostname of at most {_HOSTNAME_LIMIT} bytes")
     for port in config.port_mappings:
-        if not (0 <= port.host_port <= 65535 and 0 <= port.container_port <= 65535):
-            raise InvalidRequest(f"port mapping {port.host_port}:{port.container_port} is outside 0..65535")
+        _check_port(port)
+
+
+def _check_port(port: api.PortMapping) -> None:
+    if not (0 <= port.host_port <= 65535 and 0 <= port.container_port <= 65535):
+        raise InvalidRequest(f"port mapping {port.host_port}:{port.container_port} is outside 0..65535")
+    if port.protocol not in api.Protocol.values():
+        raise InvalidRequest(f"port mapping {port.host_port}:{port.container_port}: unknown protocol {port.protocol}")
+    try:
+        ipaddress.ip_address(port.host_ip or "::")
+    except ValueError as error:
+        raise InvalidRequest(f"port mapping {port.host_port}:{port.container_port}: host_ip: {error}") from None
 
 
 async def _make(daemon: Daemon, request: api.RunPodSandboxRequest) -> str:
@@ -159,7 +170,8 @@ def pod_cgroup(daemon: Daemon, config: api.PodSandboxConfig) -> str:
         base = daemon.config.cgroup_parent.rstrip("/")
         return f"{base}/pod{config.metadata.uid}"
     names = asked.strip("/").split("/")
-    if not asked.startswith("/") or asked.endswith(".slice") or any(name in ("", ".", "..") for name in names):
+    odd = not asked.isprintable() or any(name in ("", ".", "..") for name in names)
+    if not asked.startswith("/") or asked.endswith(".slice") or odd:
         raise InvalidRequest(
             f"cgroup_parent {asked[:200]!r} is no absolute cgroupfs path; the cgroup driver here is cgroupfs"
         )
@@ -178,7 +190,7 @@ def sandbox_spec(daemon: Daemon, sandbox: Sandbox) -> SandboxSpec:
         pid=_namespace("pid", options.pid, {api.POD: "pod", api.CONTAINER: "container", api.NODE: "node"}),
         sysctls=(pod_sysctls() if options.network == api.POD else {}) | checked_sysctls(linux.sysctls, options),
         cgroup_parent=sandbox.cgroup,
-        resources=oci_resources(linux.resources) if linux.HasField("resources") else {},
+        resources=oci_resources(with_overhead(linux)) if linux.HasField("resources") else {},
         userns=pod_maps(options),
         runtime=sandbox.runtime,
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cri.server.errors import InvalidRequest
+from cri.server.errors import InvalidRequest, NotFound
 from cri.server.seccomp_bpf import compile_filter
 from cri.server.seccomp_oci import as_oci
 from cri.server.seccomp_profile import BY_CAPABILITY, default_profile
@@ -57,7 +57,7 @@ class Profiles:
     async def localhost(self, reference: str, capabilities: frozenset[str]) -> str:
         """The file of a profile on this node; `reference` is its absolute path, as the CRI has it.
 
-        Read every time, because its owner may change it. Raises InvalidRequest, FileNotFoundError, OSError.
+        Read every time, because its owner may change it. Raises InvalidRequest, NotFound.
         """
         return await asyncio.to_thread(_named, reference, lambda profile: self.filter_path(profile, capabilities))
 
@@ -73,10 +73,14 @@ class Profiles:
 
 def _named(reference: str, use: Callable[[dict[str, Any]], T]) -> T:
     """What `use` makes of the profile at an absolute path; its errors name the file. Blocks."""
-    if not reference.startswith("/"):
+    if not reference.startswith("/") or "\0" in reference:
         raise InvalidRequest(f"seccomp localhost_ref {reference[:200]!r} is no absolute path")
     try:
         profile = json.loads(read_limited(reference, PROFILE_LIMIT))
+    except FileNotFoundError:
+        raise NotFound(f"seccomp profile {reference} does not exist on this node; put it there first") from None
+    except OSError as error:
+        raise InvalidRequest(f"seccomp profile {reference} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise InvalidRequest(f"seccomp profile {reference}: not JSON: {error}") from error
     if not isinstance(profile, dict):

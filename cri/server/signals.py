@@ -65,5 +65,5 @@ def stop_signal(asked: api.Signal, image: str) -> int:
 
 
 def interface_signal(number: int) -> api.Signal:
-    """A kernel signal number as the interface's Signal value."""
-    return _BY_NUMBER[number]  # type: ignore[no-any-return]
+    """A kernel signal number as the interface's Signal value; it has none for the two that glibc keeps for itself."""
+    return _BY_NUMBER.get(number, api.SIGNAL_RUNTIME_DEFAULT)  # type: ignore[no-any-return]

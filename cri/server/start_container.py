@@ -9,10 +9,11 @@ from cri.proto import api_pb2 as api
 from cri.server.checkpoint import workplace
 from cri.server.checkpoint.revive import revive
 from cri.server.daemon import Daemon, pod_of
-from cri.server.errors import CriFault, WrongState
+from cri.server.errors import CriFault, WrongState, words_of
 from cri.server.pods import Container
 from cri.server.sources import look
 from runtime.client import ContainerError, ShimLost, Started
+from runtime.linux.cgroups import CgroupError
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect
 
@@ -64,11 +65,12 @@ async def _start(daemon: Daemon, container: Container) -> None:
         daemon.ledger.record(Effect("cgroup", container.cgroup, container.sandbox.id))
         failpoint("crid.start_container.before_start")
         started = await _run(daemon, container)
-    except (CriFault, ContainerError, OSError) as error:
+    except (CriFault, ContainerError, CgroupError, OSError) as error:
+        why = words_of(error)
         error.add_note(f"while starting container {container.id[:13]} ({container.name})")
         if not isinstance(error, ShimLost | TimeoutError):  # there the pod ends, and the container with it
             container.started_at = time.time_ns()
-            daemon.exits.finish(container, START_ERROR_EXIT_CODE, container.started_at, "StartError", str(error))
+            daemon.exits.finish(container, START_ERROR_EXIT_CODE, container.started_at, "StartError", why)
         raise
     failpoint("crid.start_container.before_record")
     container.started_at, container.pid = started.started_at, started.pid

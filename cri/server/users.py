@@ -124,6 +124,10 @@ def resolve_identity(accounts: Accounts, context: api.LinuxContainerSecurityCont
     uid, account = _find_user(accounts, user or "0")
     gid = _find_group(accounts, group) if group else account.gid if account else 0
     wanted = [_in_range(number, "supplemental group") for number in context.supplemental_groups]
+    if context.supplemental_groups_policy not in api.SupplementalGroupsPolicy.values():
+        raise InvalidRequest(
+            f"supplemental_groups_policy {context.supplemental_groups_policy} is neither Merge nor Strict"
+        )
     if context.supplemental_groups_policy == api.Merge and account:
         wanted = accounts.groups_of(account.name) + wanted
     # Without its primary group in the list a process could shed a group that a file denies (CVE-2022-2995).

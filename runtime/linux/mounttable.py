@@ -31,6 +31,8 @@ class Mount:
     options: tuple[str, ...]
     fstype: str
     source: str
+    propagation: tuple[str, ...] = ()
+    """Peer groups, as shared:12 or master:3; none for a private mount (mount_namespaces(7))."""
 
     @property
     def read_only(self) -> bool:
@@ -50,10 +52,18 @@ def mounts(table: str = MOUNTINFO) -> list[Mount]:
 
 def _parsed(line: str) -> Mount:
     head, _, tail = line.partition(" - ")
-    ids, parent, device, root, point, options = head.split(" ")[:6]
+    ids, parent, device, root, point, options, *propagation = head.split(" ")
     fstype, source = tail.split(" ")[:2]
     return Mount(
-        int(ids), int(parent), device, _plain(root), _plain(point), tuple(options.split(",")), fstype, _plain(source)
+        int(ids),
+        int(parent),
+        device,
+        _plain(root),
+        _plain(point),
+        tuple(options.split(",")),
+        fstype,
+        _plain(source),
+        tuple(propagation),
     )
 
 
@@ -74,6 +84,17 @@ def mounts_beneath(path: str | os.PathLike[str]) -> list[Mount]:
     """What is mounted at an absolute, normalized path or anywhere below it."""
     point = os.fspath(path)
     return [mount for mount in mounts() if mount.point == point or mount.point.startswith(point.rstrip("/") + "/")]
+
+
+def mount_of(path: str | os.PathLike[str]) -> Mount:
+    """The mount that `path` is on; raises OSError for a path that is not there."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        info = read_limited(f"/proc/self/fdinfo/{fd}", 4096).decode()
+        id = next(int(line.split()[1]) for line in info.splitlines() if line.startswith("mnt_id:"))
+        return next(mount for mount in mounts() if mount.id == id)
+    finally:
+        os.close(fd)
 
 
 def is_mount_point(path: str | os.PathLike[str]) -> bool:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import secrets
+from collections.abc import Iterator
+
 import pytest
 
 from cri.client import CriError
+from runtime.linux.cgroups import Cgroup, detect
+from runtime.linux.cgroups.usage import read_stats
 from tests.support.crid import Crid
+
+MIB = 1 << 20
 
 
 async def test_out_of_memory_is_told(crid: Crid, busybox: str) -> None:
@@ -38,3 +46,57 @@ async def test_a_limit_that_nothing_enforces_is_refused_by_name(crid: Crid, busy
     id = await crid.create(await crid.run_pod(), busybox, ["true"], linux=linux)
     with pytest.raises(CriError, match="nonsense"):
         await crid.cri.StartContainer(container_id=id)
+
+
+async def kernel_says(crid: Crid, id: str) -> tuple[int | None, int | None]:
+    """(memory limit, limit of swap alone) of a container, in bytes; None for no limit."""
+    info = json.loads((await crid.cri.ContainerStatus(container_id=id, verbose=True)).info["info"])
+    memory = read_stats(Cgroup(info["runtimeSpec"]["linux"]["cgroupsPath"], detect())).memory
+    assert memory is not None
+    return memory.limit, memory.swap_limit
+
+
+async def test_a_memory_limit_alone_allows_no_swap(crid: Crid, busybox: str) -> None:
+    """As the peers have it; and swap follows when that limit moves, in either direction."""
+    linux = {"resources": {"memory_limit_in_bytes": 64 * MIB}}
+    id = await crid.run(await crid.run_pod(), busybox, ["sleep", "1000"], linux=linux)
+    for limit in (64 * MIB, 128 * MIB, 32 * MIB):
+        await crid.cri.UpdateContainerResources(container_id=id, linux={"memory_limit_in_bytes": limit})
+        assert await kernel_says(crid, id) in ((limit, 0), (limit, None)), "None: this kernel counts no swap"
+        resources = (await crid.status(id)).resources.linux
+        assert (resources.memory_limit_in_bytes, resources.memory_swap_limit_in_bytes) == (limit, 0)
+
+
+async def test_half_of_a_pair_leaves_the_other_half(crid: Crid, busybox: str) -> None:
+    """Quota and period are one file on cgroup v2, and swap is counted from memory."""
+    linux = {"resources": {"cpu_quota": 10_000, "cpu_period": 50_000}}
+    id = await crid.run(await crid.run_pod(), busybox, ["sleep", "1000"], linux=linux)
+    await crid.cri.UpdateContainerResources(container_id=id, linux={"cpu_quota": 20_000})
+    await crid.cri.UpdateContainerResources(container_id=id, linux={"cpu_period": 100_000})
+    resources = (await crid.status(id)).resources.linux
+    assert (resources.cpu_quota, resources.cpu_period) == (20_000, 100_000)
+
+
+@pytest.fixture
+def kubelets() -> Iterator[Cgroup]:
+    """A pod cgroup that a kubelet has made, with its limit."""
+    cgroup = Cgroup(f"/{secrets.token_hex(4)}-kubelet", detect())
+    cgroup.create()
+    try:
+        cgroup.apply({"memory": {"limit": 512 * MIB}})
+        yield cgroup
+    finally:
+        cgroup.remove()
+
+
+async def test_the_limits_of_a_pod_are_those_of_whoever_made_its_cgroup(crid: Crid, kubelets: Cgroup) -> None:
+    """A kubelet has put the overhead of the pod into its cgroup, which the containers' sum would take away."""
+    fields = {"resources": {"memory_limit_in_bytes": 256 * MIB}, "overhead": {"memory_limit_in_bytes": 128 * MIB}}
+    id, _ = await crid.run_pod(linux={**fields, "cgroup_parent": kubelets.path})
+    memory = read_stats(kubelets).memory
+    await crid.cri.RemovePodSandbox(pod_sandbox_id=id)
+    assert memory is not None and memory.limit == 512 * MIB
+    ours = f"/{crid.bridge}/ours"
+    await crid.run_pod(linux={**fields, "cgroup_parent": ours})
+    memory = read_stats(Cgroup(ours, detect())).memory
+    assert memory is not None and memory.limit == (256 + 128) * MIB

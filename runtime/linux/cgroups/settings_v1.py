@@ -52,10 +52,9 @@ def memory(section: Mapping[str, Any]) -> Settings:
     """Limits, swappiness and the OOM killer's switch; `kernel` is deprecated and ignored, as the spec allows."""
     for field, file in MEMORY:
         if section.get(field):
-            # Without swap accounting there is no memsw file, and nothing that would need to be unlimited.
-            yield Setting(
-                "memory", file, str(section[field]), f"memory.{field}", field == "swap" and section[field] < 0
-            )
+            # Without swap accounting there is no memsw file, and nothing to be unlimited or forbidden with it.
+            free = field == "swap" and (section[field] < 0 or section[field] == section.get("limit"))
+            yield Setting("memory", file, str(section[field]), f"memory.{field}", free)
     if section.get("swappiness") is not None:
         yield Setting("memory", "memory.swappiness", str(section["swappiness"]), "memory.swappiness")
     if section.get("disableOOMKiller"):

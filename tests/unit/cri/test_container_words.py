@@ -11,6 +11,7 @@ from cri.server import process
 from cri.server.capabilities import DEFAULT, capability_sets, grantable
 from cri.server.errors import InvalidRequest, NotFound
 from cri.server.etc_files import resolv_conf
+from cri.server.limits import completed
 from cri.server.mounts import base_mounts, host_volume, image_volume, merge_mounts
 from cri.server.resources import merged, oci_resources, oom_score_adj
 from cri.server.signals import interface_signal, number_of, stop_signal
@@ -143,6 +144,29 @@ def test_resources() -> None:
 def test_resources_that_mean_nothing(fields: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest):
         oci_resources(api.LinuxContainerResources(**fields))
+
+
+def test_an_update_changes_what_it_says_and_what_follows_from_it() -> None:
+    page = api.HugepageLimit
+    current = api.LinuxContainerResources(
+        memory_limit_in_bytes=10, hugepage_limits=[page(page_size="2MB", limit=1), page(page_size="1GB", limit=2)]
+    )
+    update = api.LinuxContainerResources(memory_limit_in_bytes=20, hugepage_limits=[page(page_size="1GB", limit=3)])
+    after = merged(current, update)
+    assert {each.page_size: each.limit for each in after.hugepage_limits} == {"2MB": 1, "1GB": 3}
+    assert (after.memory_limit_in_bytes, after.memory_swap_limit_in_bytes) == (20, 0)
+    current.memory_swap_limit_in_bytes = 10
+    assert merged(current, update).memory_swap_limit_in_bytes == 20, "no swap is still no swap"
+    current.memory_swap_limit_in_bytes = 30
+    assert merged(current, update).memory_swap_limit_in_bytes == 30
+
+
+def test_half_of_a_pair_brings_the_other_half() -> None:
+    wanted = {"cpu": {"quota": 5, "period": 9, "shares": 2}, "memory": {"limit": 3, "swap": 3}}
+    assert completed({"cpu": {"quota": 5}}, wanted) == {"cpu": {"quota": 5, "period": 9}}
+    assert completed({"cpu": {"shares": 2}}, wanted) == {"cpu": {"shares": 2}}
+    assert completed({"memory": {"limit": 3}}, wanted) == {"memory": {"limit": 3, "swap": 3}}
+    assert completed({"memory": {"limit": -1}}, wanted) == {"memory": {"limit": -1, "swap": -1}}
 
 
 def test_oom_score_is_bounded() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pyseccomp
 import pytest
 
-from cri.server.errors import InvalidRequest
+from cri.server.errors import InvalidRequest, NotFound
 from cri.server.seccomp import Profiles
 from cri.server.seccomp_profile import default_profile
 from cri.server.seccomp_rules import kernel_version, resolve
@@ -216,11 +216,11 @@ async def test_a_localhost_file_that_is_no_profile(profiles: Profiles, tmp_path:
 async def test_a_localhost_reference_that_is_no_file(profiles: Profiles, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="no absolute path"):
         await profiles.localhost("profile.json", frozenset())
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NotFound):
         await profiles.localhost(str(tmp_path / "none.json"), frozenset())
     huge = tmp_path / "huge.json"
     huge.write_bytes(b" " * (2 << 20))
-    with pytest.raises(OSError, match="larger than the limit"):
+    with pytest.raises(InvalidRequest, match="larger than the limit"):
         await profiles.localhost(str(huge), frozenset())
 
 
