@@ -106,19 +106,20 @@ def stage(config: dict[str, Any], directory: str) -> list[dict[str, Any]]:
     """Replace in `config` the mounts that have to be made before the runtime runs; returns how to make each.
 
     Those are images as volumes, whose layers no mount(2) takes in one page of options; binds that share their mounts
-    with the host, since in the view everything else is a slave of it; and cgroup v2, which is not to be seen there.
+    with the host, since in the view everything else is a slave of it; cgroup v2, which is not to be seen there; and
+    volumes, since a runtime would walk to their sources by name, past what was put there since (CVE-2021-25741).
     """
     staged: list[dict[str, Any]] = []
     for mount in config["mounts"]:
         options = MountOptions.parse(mount.get("options") or ())
-        place = f"{directory}/{len(staged)}"
+        place, resolved = f"{directory}/{len(staged)}", mount.pop("resolved", False)
         if mount.get("type") == "overlay":
             lower = [value for key, value in options.data if key == "lowerdir+"]
             staged.append({"place": place, "lower": lower})
             kept = [word for word in mount["options"] if not word.startswith("lowerdir+")]
             mount |= {"type": "bind", "source": place, "options": ["rbind", "rprivate", *kept]}
-        elif _needs_host(mount):
-            staged.append({"place": place, "source": mount["source"]})
+        elif resolved or _needs_host(mount):
+            staged.append({"place": place, "source": mount["source"], "resolved": resolved})
             mount["source"] = place
     return staged
 

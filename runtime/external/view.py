@@ -24,6 +24,7 @@ from runtime.external.bundle import CGROUPS, hierarchies
 from runtime.linux import mountapi, mounts, syscalls
 from runtime.linux.cgroups import Layout
 from runtime.linux.mounts import OverlayRootfs
+from runtime.operations import OpenSource, Tree, perform
 from runtime.signals import reset_signals
 from runtime.status import Status
 
@@ -95,7 +96,7 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _make_view(document: dict[str, Any], plan: RunPlan) -> None:
-    sources = [mounts.bind(each["source"], recursive=True) for each in document["staged"] if "source" in each]
+    sources = [_source(each["source"], each["resolved"]) for each in document["staged"] if "source" in each]
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
     show_cgroups(plan.layout, document["config"]["linux"]["cgroupsPath"])
     _stage(document["staged"], sources)
@@ -106,6 +107,13 @@ def _make_view(document: dict[str, Any], plan: RunPlan) -> None:
         own = {"type": "pid"} if plan.pid_namespace == "new" else {"type": "pid", "path": plan.pid_namespace}
         config["linux"]["namespaces"].append(own)
     _write(f"{plan.bundle}/config.json", json.dumps(config).encode())
+
+
+def _source(path: str, resolved: bool) -> int:
+    """A detached copy of the mounts at a path, opened as for the built-in runtime."""
+    tree = Tree(staging="")
+    perform([OpenSource(path, recursive=True, resolved=resolved)], tree)
+    return tree.sources[path, True].pop()
 
 
 def _stage(staged: list[dict[str, Any]], sources: list[int]) -> None:

@@ -17,6 +17,7 @@ from tests.support.images import Layer, push_image
 from tests.support.registry import Registry
 
 REMOVAL_SECONDS = 5.0
+EXTERNAL = {"runc": "/usr/sbin/runc", "crun": "/usr/bin/crun"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,9 +32,17 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield served
 
 
+@pytest.fixture(scope="session")
+def specifications(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of CDI specification files."""
+    return tmp_path_factory.mktemp("cdi")
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def daemon(registry: Registry) -> AsyncIterator[Crid]:
-    async with running_crid() as crid:
+async def daemon(registry: Registry, specifications: Path) -> AsyncIterator[Crid]:
+    """With handlers for the external runtimes; whether they are installed is for the single test to ask."""
+    handlers = [f'runtimes.{name}.path = "{path}"' for name, path in EXTERNAL.items()]
+    async with running_crid(settings="\n".join([f'cdi_spec_dirs = ["{specifications}"]', *handlers])) as crid:
         crid.trust_plain_http(registry.host)
         yield crid
 
