@@ -23,6 +23,9 @@ HEAD_TIMEOUT = 10.0  # seconds for a client to send its request
 LINGER = 5.0  # seconds for a client to close after the session's last byte
 IDLE_TIMEOUT = 4 * 3600.0  # seconds without a byte in either direction, as the kubelet's streaming library has it
 MAX_CONNECTIONS = 4096
+#: Connections that have shown no token yet. Everybody on this host can make them, a container on its network included;
+#: beyond this many the oldest is cut, and a client that has a URL shows it at once.
+MAX_STRANGERS = 256
 
 
 class StreamingServer:
@@ -43,12 +46,16 @@ class StreamingServer:
         self._idle_timeout = idle_timeout
         self._tokens: Tokens[Accepted] = Tokens()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._strangers: dict[asyncio.Task[None] | None, None] = {}  # in the order of their coming
         self._server: asyncio.Server | None = None
         self.base_url = ""
 
     async def start(self) -> None:
         """Listens; port 0 takes a free one. Raises OSError."""
-        self._server = await asyncio.start_server(self._accept, self._host, self._port, ssl=self._tls, limit=CHUNK)
+        timeout = HEAD_TIMEOUT if self._tls else None
+        self._server = await asyncio.start_server(
+            self._accept, self._host, self._port, ssl=self._tls, limit=CHUNK, ssl_handshake_timeout=timeout
+        )
         port = self._server.sockets[0].getsockname()[1]
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self.base_url = f"{'https' if self._tls else 'http'}://{shown}:{port}"
@@ -83,7 +90,15 @@ class StreamingServer:
             return
         task = asyncio.create_task(self._serve(Connection(reader, writer, self._idle_timeout)))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._strangers[task] = None
+        task.add_done_callback(self._ended)
+        if len(self._strangers) > MAX_STRANGERS and (oldest := next(iter(self._strangers))) is not None:
+            del self._strangers[oldest]
+            oldest.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._strangers.pop(task, None)
 
     async def _serve(self, connection: Connection) -> None:
         try:
@@ -102,6 +117,7 @@ class StreamingServer:
             async with asyncio.timeout(HEAD_TIMEOUT):
                 request = await exchange.request()
             accepted = self._redeem(request)
+            self._strangers.pop(asyncio.current_task(), None)
             await negotiation.serve(self._runtime, connection, exchange, request, accepted)
         except Refusal as refusal:
             log.info("streaming request refused: %s", refusal)

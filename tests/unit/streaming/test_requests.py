@@ -87,6 +87,21 @@ async def test_connections_are_bounded(served: Served, monkeypatch: pytest.Monke
     await first.close()
 
 
+async def test_those_who_show_no_token_keep_nobody_out(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is on this host can connect, a container on its network too; a client with a URL comes through."""
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(server_module, "MAX_STRANGERS", 5)
+    session = await SpdyClient.connect(served.exec_url("sleep", "100", stdout=True), V4)
+    parts = urlsplit(served.exec_url("true", stdout=True))
+    strangers = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(30)]
+    await (await SpdyClient.connect(served.exec_url("true", stdout=True), V4)).close()
+    first, last = strangers[0][0], strangers[-1][0]
+    assert await asyncio.wait_for(first.read(), 5) == b"" and not last.at_eof()
+    await session.close()
+    for _, writer in strangers:
+        writer.close()
+
+
 async def test_a_session_without_a_byte_is_ended() -> None:
     async with serving(idle_timeout=0.3) as served:
         client = await SpdyClient.connect(served.exec_url("sleep", "100", stdout=True), V4)
