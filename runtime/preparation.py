@@ -21,7 +21,7 @@ from runtime.linux.failpoints import failpoint
 from runtime.linux.fds import Fd
 from runtime.linux.mounts import OverlayRootfs
 from runtime.linux.scheduling import plan_scheduling
-from runtime.linux.userns import Maps, host_id
+from runtime.linux.userns import Lines, Maps, host_id
 from runtime.logs import open_log
 from runtime.processplan import plan_process
 from runtime.separation import plan_separation
@@ -122,7 +122,17 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
 def _give_root_directory(upper: str, ids: Maps) -> None:
     """The writable layer itself shows as the container's /, and is not id-mapped; its owner is of the image's ids."""
     found = os.stat(upper, follow_symlinks=False)
-    os.chown(upper, host_id(ids["uid"], found.st_uid), host_id(ids["gid"], found.st_gid), follow_symlinks=False)
+    os.chown(upper, _outside(ids["uid"], found.st_uid), _outside(ids["gid"], found.st_gid), follow_symlinks=False)
+
+
+def _outside(lines: Lines, owner: int) -> int:
+    """An id of the image as one of the node; an id of the node that a start which crid did not survive has given."""
+    try:
+        return host_id(lines, owner)
+    except ValueError:
+        if any(outside <= owner < outside + length for _, outside, length in lines):
+            return owner
+        raise
 
 
 def _resolved(log_path: str) -> str:

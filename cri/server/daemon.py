@@ -19,7 +19,7 @@ from cri.server.janitor import Janitor
 from cri.server.joins import Joins
 from cri.server.layer_usage import LayerUsage
 from cri.server.nri.nri import Nri
-from cri.server.pods import Sandbox
+from cri.server.pods import Container, Sandbox
 from cri.server.seccomp import Profiles
 from cri.server.selinux import Selinux
 from cri.server.store import Store
@@ -64,6 +64,8 @@ class Daemon:
     """How far the pulls under way are, by the name that was asked for; the CRI shows it in Status, verbose."""
     orphans: list[str] = field(default_factory=list)
     """Snapshots that no container had when crid started."""
+    half_started: list[Container] = field(default_factory=list)
+    """Containers whose start may have been under way when crid ended, locked until tidying has taken that back."""
     tidied: asyncio.Event = field(default_factory=asyncio.Event)
     """Whether what a former run has left is out of the way of new pods (cri.server.tidying)."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -62,6 +62,10 @@ class Exits:
         reason = "OOMKilled" if event.oom_killed else "Completed" if event.exit_code == 0 else "Error"
         self.finish(container, event.exit_code, event.finished_at, reason)
 
+    def starting(self, container: Container) -> None:
+        """StartContainer begins: what was told of an earlier try, which came to nothing, is no exit of this one."""
+        self._early.pop(container.id, None)
+
     def started(self, container: Container) -> None:
         """StartContainer is through: an exit that overtook it can be told now."""
         if early := self._early.pop(container.id, None):
@@ -71,6 +75,7 @@ class Exits:
         """Write down the end of a container and tell everybody who waits for it."""
         container.exit_code, container.finished_at = exit_code, finished_at
         container.reason, container.message = reason, message
+        self._early.pop(container.id, None)
         self._store.save_state(container)
         if container.sandbox.pod is not None:  # else it goes, and is struck out, with the rest of its sandbox
             self._ledger.strike(("cgroup", container.cgroup))  # the shim removes it before it tells of the exit

@@ -2,6 +2,7 @@
 
     records say      and found is                          then
     READY            its shim                              adopt it; exits of the meantime are told
+    READY            its shim, a start under way   adopt it; the container is CREATED, as its client was told last
     READY            no shim, same boot                    NOTREADY; containers EXITED as the shim wrote, else 255
     READY            another boot id                       the same, and it left nothing to read: 255
     NOTREADY         entries in the ledger                 the stop was interrupted: exits are told, then as below
@@ -16,11 +17,13 @@ import asyncio
 import logging
 import time
 
+from cri.proto import api_pb2 as api
 from cri.server.checkpoint import workplace
 from cri.server.daemon import Daemon
 from cri.server.pods import Container, Sandbox
 from cri.server.tidying import each
 from runtime.client import NotFound, Pod, ShimLost
+from runtime.linux.cgroups import Cgroup
 from runtime.linux.files import boot_id
 
 log = logging.getLogger("crid")
@@ -46,8 +49,8 @@ async def _states(daemon: Daemon) -> None:
     await daemon.images.recover()
     used = {key for container in daemon.store.containers for key in container.snapshots}
     daemon.orphans = sorted(daemon.images.snapshots().keys() - used)
-    await workplace.tidy(daemon)
     await each(_recover_sandbox(daemon, sandbox) for sandbox in daemon.store.sandboxes)
+    await workplace.tidy(daemon)
 
 
 async def _recover_sandbox(daemon: Daemon, sandbox: Sandbox) -> None:
@@ -70,6 +73,7 @@ async def _adopt(daemon: Daemon, sandbox: Sandbox) -> None:
         for container in list(sandbox.containers.values()):
             if not container.finished_at:
                 await _catch_up(daemon, container, pod)
+        await asyncio.to_thread(_strike_ended, daemon, sandbox)
     except ShimLost as error:
         await _lost(daemon, sandbox, str(error))
 
@@ -80,12 +84,22 @@ async def _catch_up(daemon: Daemon, container: Container, pod: Pod) -> None:
         status = await pod.container_status(container.id)
     except NotFound:
         daemon.exits.finish_lost(container, "its shim does not know it")
-        return
+        status = {}
     container.pid = int(status.get("pid") or 0)
     if not container.started_at and status.get("started_at"):
         container.started_at = int(status["started_at"])
         daemon.store.save_state(container)
     daemon.exits.started(container)
+    if container.state == api.CONTAINER_CREATED:
+        await container.lock.acquire()  # a client that starts it now waits until tidying has taken back what is there
+        daemon.half_started.append(container)
+
+
+def _strike_ended(daemon: Daemon, sandbox: Sandbox) -> None:
+    """Strike out the cgroups of containers that ended, or never began, while nobody was there to do it."""
+    ended = [container.cgroup for container in sandbox.containers.values() if not container.running]
+    gone = [path for path in ended if not Cgroup(path, sandbox.layout).exists()]
+    daemon.ledger.strike(*(("cgroup", path) for path in gone))
 
 
 async def _lost(daemon: Daemon, sandbox: Sandbox, why: str) -> None:

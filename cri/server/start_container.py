@@ -58,6 +58,7 @@ def _make_directory(path: str) -> None:
 
 
 async def _start(daemon: Daemon, container: Container) -> None:
+    daemon.exits.starting(container)
     try:
         await daemon.nri.start(container)
         if container.spec.log_path:

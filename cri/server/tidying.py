@@ -2,11 +2,12 @@
 anybody may ask for them.
 
     half-made sandboxes      they have entries in the ledger and no record
+    half-started containers  nobody was told that they run, so they are CREATED and can be started
     snapshots                of containers that were being made or removed
     the network              of pods that do not live, and then CNI GC
     pods that have ended     their shim is lost, the machine was restarted, or a stop was interrupted
 
-Who makes a new pod waits for the first three (Daemon.tidied): its cgroup, host ports and addresses may be among them.
+Who makes a new pod waits for all but the last (Daemon.tidied): its cgroup, host ports and addresses may be among them.
 The last is a StopPodSandbox as any other, which a plugin that hangs delays for its own pod only.
 """
 
@@ -18,8 +19,8 @@ import time
 from collections.abc import Awaitable, Iterable
 
 from cri.server.checkpoint import workplace
-from cri.server.daemon import Daemon
-from cri.server.pods import Sandbox
+from cri.server.daemon import Daemon, pod_of
+from cri.server.pods import Container, Sandbox
 from cri.server.sandbox_end import remove_directory
 from cri.server.stop_pod_sandbox import stop
 from runtime.client import ContainerError
@@ -35,7 +36,12 @@ async def tidy(daemon: Daemon) -> None:
     """Raises nothing: what cannot be undone now keeps its entry in the ledger, and is logged."""
     started = time.perf_counter()
     try:
-        await each(_take_back(daemon, holder) for holder in _half_made(daemon))
+        await each(
+            [
+                *(_take_back(daemon, holder) for holder in _half_made(daemon)),
+                *(_take_back_start(daemon, container) for container in daemon.half_started),
+            ]
+        )
         await _release_orphaned_snapshots(daemon)
         await _collect_network(daemon)
     finally:
@@ -71,6 +77,16 @@ async def _take_back(daemon: Daemon, holder: str) -> None:
         log.info("took back the half-made sandbox %s", holder[:13])
     except (ContainerError, OSError):
         log.exception("the half-made sandbox %s could not be taken back; the next start tries again", holder)
+
+
+async def _take_back_start(daemon: Daemon, container: Container) -> None:
+    try:
+        await pod_of(container.sandbox).remove_container(container.id)
+        daemon.ledger.strike(("cgroup", container.cgroup))
+    except Exception:
+        log.exception("the start of container %s (%s) could not be taken back", container.id, container.name)
+    finally:
+        container.lock.release()
 
 
 async def _release_orphaned_snapshots(daemon: Daemon) -> None:

@@ -141,11 +141,6 @@ class Service:
         self._listener = -1
         self._on_lost = on_lost
 
-    @property
-    def connected(self) -> bool:
-        """Whether anybody is there."""
-        return bool(self._connections)
-
     def listen(self, listener: int) -> None:
         """Accept connections of a listening fd, which is owned from now on."""
         self._listener = listener

@@ -30,6 +30,8 @@ PID_NAMESPACE = "extRootPidNS"
 LOG_LEVEL = 4
 #: After the request's own deadline criu gets this long before the shim kills it: a dump that is cut off is no help.
 SPARE_SECONDS = 30.0
+#: And this long its end is waited for: a container that goes on while criu is at it dies of that.
+END_SECONDS = 5.0
 
 
 async def dump(container: Container, program: str, images: Path, work: Path, seconds: float) -> None:
@@ -48,7 +50,7 @@ async def dump(container: Container, program: str, images: Path, work: Path, sec
             options = _options(container, pid, images_fd, work_fd, seconds)
             options.external.extend({name for name in streams if name.startswith("tty")})
             request = criu.Request(type=criu.DUMP, opts=options)
-            response = await conversation.ask(request, seconds + SPARE_SECONDS)
+            response = await conversation.ask(request, seconds + SPARE_SECONDS + END_SECONDS)
         if not response.success:
             raise WrongState(f"criu refused (errno {response.cr_errno}) {response.cr_errmsg}".strip())
     except CriFault as error:

@@ -27,7 +27,7 @@ from runtime.linux.failpoints import failpoint
 
 log = logging.getLogger("crid")
 
-FAILPOINTS = ("crid.checkpoint.paused", "crid.checkpoint.dumped", "crid.checkpoint.resumed", "crid.checkpoint.written")
+FAILPOINTS = ("crid.checkpoint.paused", "crid.checkpoint.dumped", "crid.checkpoint.written")
 
 
 def check_container(container: Container) -> None:
@@ -50,13 +50,21 @@ def check_kind(sandbox: Sandbox, pid_target: str) -> None:
 
 @contextlib.asynccontextmanager
 async def paused(containers: Sequence[Container]) -> AsyncIterator[None]:
-    """None of them runs in the block; all of them do after it, whatever happens. Raises TimeoutError, OSError."""
+    """None of them runs in the block; all of them do after it, whatever happens. Raises TimeoutError, OSError.
+
+    When crid stops meanwhile, criu may be in the middle of its work: its shim knows when they may go on.
+    """
     cgroups = [Cgroup(container.cgroup, container.sandbox.layout) for container in containers]
+    stopping = False
     try:
         await _freeze(cgroups, True)
         yield
+    except asyncio.CancelledError:
+        stopping = True
+        raise
     finally:
-        await asyncio.shield(_freeze(cgroups, False))
+        if not stopping:
+            await asyncio.shield(_freeze(cgroups, False))
 
 
 async def _freeze(cgroups: Sequence[Cgroup], frozen: bool) -> None:

@@ -84,8 +84,8 @@ async def partial(daemon: Daemon, path: str) -> AsyncIterator[None]:
 
 
 async def tidy(daemon: Daemon) -> None:
-    """At the start: remove what no container waits for."""
-    used = {f"{HOLDER}{container.id}" for container in daemon.store.containers}
+    """At the start: remove what no container waits for, also where it was started and crid ended before this."""
+    used = {f"{HOLDER}{container.id}" for container in daemon.store.containers if not container.started_at}
     for entry in daemon.ledger.entries("dir"):
         if entry.holder.startswith(HOLDER) and entry.holder not in used:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
