@@ -37,7 +37,7 @@ from images.trash import Trash
 from images.workers import Workers
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Ledger
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs
 from runtime.linux.records import Records
 
 if TYPE_CHECKING:

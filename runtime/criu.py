@@ -26,7 +26,7 @@ from runtime import rootfs
 from runtime.linux import mountapi, mounts, syscalls
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
-from runtime.linux.mounts import MountOptions
+from runtime.linux.mountoptions import MountOptions
 from runtime.linux.syscalls import close_range, execve, string_array
 from runtime.operations import Tree, perform
 from runtime.processplan import ProcessPlan

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from runtime.linux import mountapi, mounts, paths, syscalls, userns
-from runtime.linux.mounts import MountOptions, OverlayRootfs
+from runtime.linux.mountoptions import MountOptions
+from runtime.linux.overlay import OverlayRootfs, appends_layers, detached_overlay, idmapped_layers, overlay_at
 
 # Image content must not decide where these are: CVE-2019-16884, CVE-2023-28642, CVE-2026-41579.
 NO_LINKS: Final = frozenset({"/proc", "/sys", "/dev"})
@@ -104,15 +105,15 @@ class MountRoot:
         elif tree.userns < 0:
             tree.root = self._mount_overlay(self.rootfs, tree.staging)
         else:
-            with mounts.idmapped_layers(self.rootfs, tree.userns) as layers:
+            with idmapped_layers(self.rootfs, tree.userns) as layers:
                 tree.root = self._mount_overlay(layers, tree.staging)
 
     @staticmethod
     def _mount_overlay(layers: OverlayRootfs, staging: str) -> int:
-        if not mounts.appends_layers():
-            mounts.overlay_at(layers, staging)
+        if not appends_layers():
+            overlay_at(layers, staging)
             return os.open(staging, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        fd = mounts.overlay(layers)
+        fd = detached_overlay(layers)
         mountapi.move_mount_at(fd, staging)
         return fd
 
@@ -146,17 +147,17 @@ class MountOverlay:
         if tree.userns < 0:
             self._mount(tree, layers)
         else:
-            with mounts.idmapped_layers(layers, tree.userns) as mapped:
+            with idmapped_layers(layers, tree.userns) as mapped:
                 self._mount(tree, mapped)
 
     def _mount(self, tree: Tree, layers: OverlayRootfs) -> None:
-        if mounts.appends_layers():
-            attach(tree, mounts.overlay(layers, self.options.set_), self.target, directory=True)
+        if appends_layers():
+            attach(tree, detached_overlay(layers, self.options.set_), self.target, directory=True)
             return
         place = open_target(tree, self.target, directory=True)
         try:
             # The name of an fd: the host's procfs is still there, and the fd was resolved inside the root.
-            mounts.overlay_at(layers, f"/proc/self/fd/{place}", self.options.set_)
+            overlay_at(layers, f"/proc/self/fd/{place}", self.options.set_)
         finally:
             os.close(place)
 

@@ -15,7 +15,8 @@ import prctl
 from runtime.linux.caps import CapabilitySets, drop_bounding, every_mask, set_process_capabilities
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mountapi import move_mount_at
-from runtime.linux.mounts import MountOptions, filesystem
+from runtime.linux.mountoptions import MountOptions
+from runtime.linux.mounts import filesystem
 from runtime.linux.syscalls import close_range
 from runtime.operations import Isolate, Tree
 from runtime.protections import Pivot

@@ -19,7 +19,7 @@ from runtime.linux.caps import CAP_SYS_PTRACE
 from runtime.linux.cgroups import Cgroup, detect
 from runtime.linux.failpoints import failpoint
 from runtime.linux.fds import Fd
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs
 from runtime.linux.scheduling import plan_scheduling
 from runtime.linux.userns import Lines, Maps, host_id
 from runtime.logs import open_log

@@ -20,7 +20,8 @@ from typing import Any, Final
 from runtime import devices
 from runtime.errors import InvalidSpec
 from runtime.linux.cgroups import Cgroup
-from runtime.linux.mounts import MountOptions, OverlayRootfs
+from runtime.linux.mountoptions import MountOptions
+from runtime.linux.overlay import OverlayRootfs
 from runtime.linux.userns import host_id
 from runtime.operations import ActAsRoot, Bind, Isolate, MountFilesystem, MountOverlay, MountRoot, OpenSource, Operation
 from runtime.protections import MaskPath, ReadonlyPath, ReadonlyRoot, WorkingDirectory

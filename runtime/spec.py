@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs
 
 SHM_SIZE = 64 * 1024 * 1024
 

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from runtime.errors import explain
 from runtime.linux.channel import Channel
-from runtime.linux.mounts import OverlayRootfs, appends_layers, idmapped_layers, overlay, overlay_at
+from runtime.linux.overlay import OverlayRootfs, appends_layers, detached_overlay, idmapped_layers, overlay_at
 from runtime.linux.syscalls import CLONE_NEWNS, MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount2, unshare
 from runtime.linux.userns import holder
 
@@ -53,7 +53,7 @@ def _try(directory: str) -> None:
 def _owner_seen(layers: OverlayRootfs, userns: int, place: str) -> int:
     with idmapped_layers(layers, userns) as mapped:
         if appends_layers():
-            fd = overlay(mapped)
+            fd = detached_overlay(mapped)
         else:
             overlay_at(mapped, place)
             fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -22,8 +22,8 @@ from runtime.linux.caps import bounding_mask, every_mask
 from runtime.linux.cgroups import detect
 from runtime.linux.channel import Channel
 from runtime.linux.messages import Message
-from runtime.linux.mounts import appends_layers
 from runtime.linux.namespaces import in_chroot
+from runtime.linux.overlay import appends_layers
 from runtime.linux.syscalls import close_range, signalfd
 from runtime.rehearsal import rehearse
 from runtime.shim.main import Shim

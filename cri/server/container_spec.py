@@ -25,7 +25,7 @@ from cri.server.sources import look
 from cri.server.user_namespaces import check_container, check_identity, try_volumes
 from cri.server.users import Identity, resolve_identity
 from images import Image
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs
 from runtime.spec import ContainerSpec
 
 

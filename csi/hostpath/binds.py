@@ -12,6 +12,7 @@ from pathlib import Path
 
 from csi.hostpath.refusal import invalid
 from runtime.linux import mountapi, mounts
+from runtime.linux.mountoptions import MountOptions
 from runtime.linux.mounttable import Mount, is_mount_point, mounts_at
 from runtime.linux.mounttable import mounts as all_mounts
 from runtime.linux.syscalls import UMOUNT_NOFOLLOW, umount2
@@ -37,7 +38,7 @@ class Place:
 
 def bind(source: Path, target: Path, *, read_only: bool, flags: Sequence[str]) -> None:
     """Show `source` at `target`: with its options from its first moment on, since it is attached when complete."""
-    options = mounts.MountOptions.parse(flags)
+    options = MountOptions.parse(flags)
     if options.data or options.propagation or options.bind:
         raise invalid(f"mount flags {list(flags)} are not for a directory: use ro, noexec, nosuid, nodev, noatime")
     fd = mounts.bind(str(source))

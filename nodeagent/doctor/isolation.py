@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from runtime.linux import mountapi, mounts, seccomp, syscalls
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs, appends_layers, detached_overlay, overlay_at
 
 NAMESPACES: Final = {
     "mount": syscalls.CLONE_NEWNS,
@@ -79,10 +79,10 @@ def overlay(directory: str) -> str:
 
 
 def _mount_overlay(rootfs: OverlayRootfs, target: str) -> str:
-    if not mounts.appends_layers():
-        mounts.overlay_at(rootfs, target)
+    if not appends_layers():
+        overlay_at(rootfs, target)
         return "works through mount(2), which takes some dozens of layers at most"
-    mountapi.move_mount_at(mounts.overlay(rootfs), target)
+    mountapi.move_mount_at(detached_overlay(rootfs), target)
     return "works, with layers one by one (lowerdir+)"
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from runtime import state
 from runtime.devices import host_devices
 from runtime.linux.cgroups import Cgroup, Layout
-from runtime.linux.mounts import MountOptions
+from runtime.linux.mountoptions import MountOptions
 from runtime.spec import ContainerSpec
 
 #: What all runtimes of the field accept: crun 1.8 refuses anything but 1.0, and readers ignore keys they do not know.

@@ -23,7 +23,7 @@ from runtime.errors import StartError
 from runtime.external.bundle import CGROUPS, hierarchies
 from runtime.linux import mountapi, mounts, syscalls
 from runtime.linux.cgroups import Layout
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs, appends_layers, detached_overlay, overlay_at
 from runtime.operations import OpenSource, Tree, perform
 from runtime.signals import reset_signals
 from runtime.status import Status
@@ -133,12 +133,12 @@ def _stage(staged: list[dict[str, Any]], sources: list[int]) -> None:
 
 
 def _overlay(layers: OverlayRootfs, place: str) -> None:
-    if mounts.appends_layers():
-        fd = mounts.overlay(layers)
+    if appends_layers():
+        fd = detached_overlay(layers)
         mountapi.move_mount_at(fd, place)
         os.close(fd)
     else:
-        mounts.overlay_at(layers, place)
+        overlay_at(layers, place)
 
 
 def show_cgroups(layout: Layout, path: str) -> None:

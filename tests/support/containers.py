@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.client import Event, Exited, Pod, Runtime
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs
 from runtime.spec import ContainerSpec, ExecSpec, SandboxSpec
 
 BUSYBOX = "/bin/busybox"

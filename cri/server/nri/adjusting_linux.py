@@ -17,7 +17,7 @@ from cri.server.seccomp_rules import resolve
 from cri.server.sources import look
 from cri.server.sysctls import checked_sysctls
 from runtime.linux.cgroups import Cgroup
-from runtime.linux.mounts import MountOptions
+from runtime.linux.mountoptions import MountOptions
 from runtime.linux.scheduling import memory_policy_of, scheduler_of
 from runtime.spec import ContainerSpec
 

@@ -20,7 +20,7 @@ from images.build import LayerFile, directory, hardlink, layer_tar, regular, sym
 from images.digest import Digest
 from images.limits import Limits
 from images.unpack.layer import LayerUnpack
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs
 from tests.support.images import push_image
 from tests.support.registry import Registry
 from tests.support.tars import raw_entry, tar

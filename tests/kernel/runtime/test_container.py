@@ -12,7 +12,7 @@ import pytest
 
 from runtime.client import Pod
 from runtime.linux.caps import NAMES, bounding_mask, mask
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs
 from tests.support.containers import CAPABILITIES, Node, bind, logged, mount
 
 

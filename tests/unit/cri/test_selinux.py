@@ -10,7 +10,7 @@ from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
 from cri.server.selinux import Labels, Selinux, check_relabel
 from runtime.linux.cgroups import Cgroup, Layout
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs
 from runtime.operations import MountFilesystem, MountRoot
 from runtime.rootfs import plan
 

@@ -11,7 +11,7 @@ import pytest
 from runtime.errors import InvalidSpec, StartError
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.mountapi import MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
-from runtime.linux.mounts import MountOptions
+from runtime.linux.mountoptions import MountOptions
 from runtime.operations import Operation
 from runtime.processplan import plan_process
 from runtime.rootfs import plan, tree_of

@@ -10,7 +10,7 @@ import pytest
 from runtime import errors, state
 from runtime.errors import ContainerError, NotFound, StartError, from_doc, to_doc
 from runtime.linux.cgroups import MissingController
-from runtime.linux.mounts import OverlayRootfs
+from runtime.linux.overlay import OverlayRootfs
 from runtime.spec import ContainerSpec, ExecSpec, SandboxSpec
 
 
