@@ -26,7 +26,7 @@ async def configured(registry: Registry, settings: str) -> AsyncIterator[tuple[C
     """A crid with settings, and an image."""
     async with running_crid(settings=settings) as crid:
         crid.trust_plain_http(registry.host)
-        pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
+        pushed = push_image(registry, "configured:1", [busybox_rootfs()], {"Cmd": ["sh"]})
         await crid.cri.PullImage(image={"image": pushed.ref})
         yield crid, pushed.ref
 

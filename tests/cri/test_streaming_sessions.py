@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -90,12 +91,13 @@ async def test_what_cannot_be_executed(crid: Crid, busybox: str) -> None:
 
 async def test_a_client_that_leaves_takes_its_command_along(crid: Crid, busybox: str) -> None:
     container = await container_of(crid, busybox)
-    url = (await crid.cri.Exec(container_id=container, cmd=["sleep", "987654"], stdout=True)).url
+    seconds = str(10**6 + secrets.randbelow(10**6))  # nobody else on this machine sleeps as long
+    url = (await crid.cri.Exec(container_id=container, cmd=["sleep", seconds], stdout=True)).url
     session = asyncio.create_task(join(url))
-    await eventually(lambda: sleeping("987654"))
+    await eventually(lambda: sleeping(seconds))
     session.cancel()
     await asyncio.gather(session, return_exceptions=True)
-    await eventually(lambda: not sleeping("987654"))
+    await eventually(lambda: not sleeping(seconds))
     assert (await crid.exec(container, "true"))[0] == 0
 
 

@@ -10,7 +10,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -79,8 +78,7 @@ def _build(scratch: Path) -> Path:
     archive = next(scratch.glob("criu_*.orig.tar.*"), None)
     if archive is None:  # Debian's own part of the source is not needed, and some mirrors lack it
         raise CriuUnavailable(fetched)
-    with tarfile.open(archive) as tar:
-        tar.extractall(scratch, filter="data")
+    _run(["tar", "--extract", "--no-same-owner", "--file", str(archive)], scratch)
     tree = next(path for path in scratch.iterdir() if path.is_dir() and path.name.startswith("criu-"))
     _run(MAKE, tree)
     return tree / "criu" / "criu"
