@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from cni.firewall import Element, owner_name
 
 PROTOCOLS: Final = ("tcp", "udp", "sctp")
 LOOPBACK: Final = ipaddress.ip_network("127.0.0.0/8")
+LOCALHOST6: Final = ipaddress.ip_address("::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,19 @@ class PortMapping:
         return self.host_ip is None or self.host_ip.version == version
 
     @property
+    def is_for_all(self) -> bool:
+        """Whether it is for every address of the host."""
+        return self.host_ip is None or self.host_ip.is_unspecified
+
+    @property
     def is_for_localhost(self) -> bool:
         """Whether 127.0.0.1 is among the host's addresses that it is for."""
-        return self.serves(4) and (self.host_ip is None or self.host_ip.is_unspecified or self.host_ip in LOOPBACK)
+        return self.serves(4) and (self.host_ip is None or self.is_for_all or self.host_ip in LOOPBACK)
+
+    @property
+    def is_for_localhost6(self) -> bool:
+        """Whether ::1 is among them."""
+        return self.serves(6) and (self.is_for_all or self.host_ip == LOCALHOST6)
 
     def element(self, version: int, owner: str, pod: IPv4Address | IPv6Address | None = None) -> Element:
         """Its element for a family; without the pod's address it is good for taking the element out only."""
@@ -56,6 +67,10 @@ class PortMapping:
         if self.host_ip is not None and not self.host_ip.is_unspecified:
             key, where = f"{self.host_ip} . {key}", f"address_{where}"
         return Element(where, key, owner, f"{pod} . {self.container_port}" if pod is not None else "")
+
+    def localhost6_element(self, owner: str, pod: IPv4Address | IPv6Address | None = None) -> Element:
+        """Its element for ::1, of a mapping that is for every address."""
+        return replace(self.element(6, owner, pod), where="localhost_ports6")
 
 
 def read_port_mappings(call: Call) -> list[PortMapping]:
@@ -72,12 +87,21 @@ def read_port_mappings(call: Call) -> list[PortMapping]:
 
 
 def elements_of(
-    call: Call, mappings: Iterable[PortMapping], pods: Iterable[IPv4Interface | IPv6Interface]
+    call: Call,
+    mappings: Iterable[PortMapping],
+    pods: Iterable[IPv4Interface | IPv6Interface],
+    *,
+    localhost6: bool = False,
 ) -> list[Element]:
-    """The elements that lead to a pod's addresses, of each family the first."""
+    """The elements that lead to a pod's addresses, of each family the first; with `localhost6` from ::1 too."""
     owner = owner_name(call.network, call.container_id, call.ifname)
     first = {address.version: address.ip for address in reversed(list(pods))}
-    return [
+    at_localhost6 = [
+        mapping.localhost6_element(owner, first[6])
+        for mapping in mappings
+        if localhost6 and 6 in first and mapping.serves(6) and mapping.is_for_all
+    ]
+    return at_localhost6 + [
         mapping.element(version, owner, pod)
         for version, pod in sorted(first.items())
         for mapping in mappings
@@ -88,7 +112,9 @@ def elements_of(
 def keys_of(call: Call, mappings: Iterable[PortMapping]) -> list[Element]:
     """The elements that the pod may have, whatever its addresses were."""
     owner = owner_name(call.network, call.container_id, call.ifname)
-    return [mapping.element(version, owner) for version in (4, 6) for mapping in mappings if mapping.serves(version)]
+    listed = list(mappings)
+    keys = [mapping.element(version, owner) for version in (4, 6) for mapping in listed if mapping.serves(version)]
+    return keys + [mapping.localhost6_element(owner) for mapping in listed if mapping.serves(6) and mapping.is_for_all]
 
 
 def _port(doc: Mapping[str, Any], key: str) -> int:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from cni import sysctl
+from cni import localhost6, sysctl
 from cni.attachment import Attachment
 from cni.conf import parse_network
 from cni.errors import CniError
@@ -82,6 +82,8 @@ def _undo(worker: Worker, effect: Effect) -> None:
         store = worker.host.leases(detail["data_dir"], detail["network"])
         with store.locked():
             store.release((detail["owner"][0], detail["owner"][1]))
+    elif effect.kind == "route":
+        localhost6.remove_way(worker.host.netlink, effect.key)
     elif effect.kind == "sysctl" and sysctl.read(effect.key) is not None:
         sysctl.write(effect.key, detail["was"])
 
@@ -94,7 +96,7 @@ def teardown(worker: Worker) -> list[str]:
     worker.remove_links()
     shared = [effect for effect in worker.ledger.entries() if effect.holder.startswith(network_holder(""))]
     # Settings of a bridge go before the bridge does.
-    order = ("nft", "sysctl", "link")
+    order = ("nft", "sysctl", "route", "link")
     failed: list[str] = []
     for effect in sorted(shared, key=lambda effect: order.index(effect.kind)):
         try:

@@ -4,6 +4,9 @@
     postrouting           masquerade what leaves a network, and what a host port sends back to where it came from
     guard                 a bridge on which portmap made 127.0.0.0/8 routable must not bring packets for it
 
+A port at ::1 has a map of its own, and goes nowhere but where cni.localhost6 has made a way back: a packet that no
+answer can reach is better refused than led astray.
+
 Only packets to an address of this host are looked up (CVE-2019-9946, CVE-2025-67499), and what a neighbour sends to
 127.0.0.1 is dropped before anything else sees it (CVE-2020-8558).
 """
@@ -30,7 +33,8 @@ _RULES: Final = """
     meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @address_ports4
     meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @address_ports6
     meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports4
-    meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @ports6
+    ip6 daddr ::1 dnat ip6 to meta l4proto . th dport map @localhost_ports6
+    ip6 daddr != ::1 dnat ip6 to meta l4proto . th dport map @ports6
     meta mark set meta mark & {unmark:#x}
   }}
   chain guard {{
@@ -45,6 +49,7 @@ _RULES: Final = """
   }}
   chain postrouting {{
     meta mark & {mark:#x} == {mark:#x} ip saddr 127.0.0.0/8 masquerade
+    meta mark & {mark:#x} == {mark:#x} ip6 saddr ::1 masquerade
     meta mark & {mark:#x} == {mark:#x} ip saddr . ip daddr @hairpin4 masquerade
     meta mark & {mark:#x} == {mark:#x} ip6 saddr . ip6 daddr @hairpin6 masquerade
     ip saddr . ip daddr @inside4 accept
@@ -63,6 +68,7 @@ _PORT: Final = "inet_proto . inet_service"
 MAPS: Final = {f"ports{n}": f"type {_PORT} : ipv{n}_addr . inet_service;" for n in (4, 6)} | {
     f"address_ports{n}": f"type ipv{n}_addr . {_PORT} : ipv{n}_addr . inet_service;" for n in (4, 6)
 }
+MAPS["localhost_ports6"] = MAPS["ports6"]
 
 
 def ruleset(table: str) -> str:

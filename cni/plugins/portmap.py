@@ -5,27 +5,30 @@ port that another pod has is refused, and named with its owner, instead of taken
 
 With `snat` (the default), a pod also reaches itself and its neighbours through the host's address, and the host reaches
 it at 127.0.0.1. For that the kernel must route 127.0.0.0/8 on the pods' bridge (route_localnet), which
-would let neighbours in as well: the firewall's guard is put up before.
+would let neighbours in as well: the firewall's guard is put up before. At [::1] it reaches pods that have an IPv6
+address, where the host allows it (cni.localhost6); where not, a mapping for every address does without, and one with
+the hostIP ::1 is refused. A pod without an address of the hostIP's family has no such port (the reference's rule).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any
 
-from cni import sysctl
+from cni import localhost6, sysctl
 from cni.call import Call
 from cni.conntrack import forget_udp
 from cni.errors import CniError, InvalidConfig
 from cni.firewall import Element, Firewall, hairpin, network_owner, owner_name, owner_prefix
 from cni.nftables import load_library
 from cni.plugin import Plugin, Site
-from cni.portmappings import PortMapping, elements_of, keys_of, read_port_mappings
+from cni.portmappings import LOCALHOST6, PortMapping, elements_of, keys_of, read_port_mappings
 from cni.result import Result
 from cni.rtnl.queries import route_interface
 from runtime.linux.failpoints import failpoint
 
-MAPS = ("ports4", "ports6", "address_ports4", "address_ports6")
+MAPS = ("ports4", "ports6", "address_ports4", "address_ports6", "localhost_ports6")
 
 
 class Portmap(Plugin):
@@ -41,10 +44,13 @@ class Portmap(Plugin):
             raise InvalidConfig("portmap: there is no previous result", "list it after a plugin that gives addresses")
         mappings = read_port_mappings(call)
         addresses = previous.pod_addresses(call.ifname)
-        elements = elements_of(call, mappings, addresses)
+        through = _way_to_localhost6(call, site, mappings, addresses)
+        elements = elements_of(call, mappings, addresses, localhost6=through is not None)
         if not elements:
             return previous
         firewall = _firewall(call, site)
+        if through is not None:
+            localhost6.make_way(site.host.netlink, through, call.network, site.journal)
         for element in elements:
             site.journal.plan("nft", firewall.key(element), firewall.detail(element))
         if call.config.get("snat", True):
@@ -116,6 +122,25 @@ def _let_them_back(call: Call, site: Site, firewall: Firewall, result: Result, m
     if sysctl.read(setting) == "0":
         site.journal.shared("sysctl", setting, call.network, {"was": "0", "now": "1"})
         sysctl.write(setting, "1")
+
+
+def _way_to_localhost6(
+    call: Call, site: Site, mappings: list[PortMapping], addresses: Sequence[IPv4Interface | IPv6Interface]
+) -> str | None:
+    """The interface through which the pod answers, if its ports are to be had at [::1] and can be. Raises CniError."""
+    first = next((address for address in addresses if address.version == 6), None)
+    if first is None or not any(mapping.is_for_localhost6 for mapping in mappings):
+        return None
+    interface = route_interface(site.host.netlink, first.ip)
+    possible = interface is not None and localhost6.is_possible(site.host.netlink, interface)
+    if possible and call.config.get("snat", True):
+        return interface
+    for mapping in mappings:
+        if mapping.host_ip == LOCALHOST6:
+            setting = localhost6.SETTING.replace("/", ".")
+            remedy = 'set "snat"' if possible else f"sysctl -w {setting}=0, or take 127.0.0.1"
+            raise CniError(f"portmap: hostIP ::1 of port {mapping.host_port} cannot be had on this host", remedy)
+    return None
 
 
 def _add_shared(call: Call, site: Site, firewall: Firewall, elements: list[Element]) -> None:

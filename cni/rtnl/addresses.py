@@ -18,14 +18,17 @@ RTM_NEWADDR: Final = 20
 RTM_DELADDR: Final = 21
 RTM_GETADDR: Final = 22
 RTM_NEWROUTE: Final = 24
+RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
 IFA_F_NODAD: Final = 0x2
 RT_TABLE_UNSPEC: Final = 0
 RT_TABLE_MAIN: Final = 254
+RT_TABLE_LOCAL: Final = 255
 RTPROT_BOOT: Final = 3
 RT_SCOPE_UNIVERSE: Final = 0
 RT_SCOPE_LINK: Final = 253
 RTN_UNICAST: Final = 1
+RTN_LOCAL: Final = 2
 
 
 def add_address(index: int, name: str, address: IPv4Interface | IPv6Interface) -> Request:
@@ -103,6 +106,22 @@ def _route(index: int, route: Route) -> bytes:
         scope=route.scope if route.scope is not None else RT_SCOPE_LINK if near else RT_SCOPE_UNIVERSE,
         type=RTN_UNICAST,
     )
+
+
+def add_localhost_route(index: int, name: str) -> Request:
+    """A route of the interface's own to ::1, as an address of this host."""
+    return Request(f"add the local route to ::1 of {name}", _localhost_route(RTM_NEWROUTE, NEW, index))
+
+
+def delete_localhost_route(index: int, name: str) -> Request:
+    """Take it away."""
+    return Request(f"remove the local route to ::1 of {name}", _localhost_route(RTM_DELROUTE, 0, index))
+
+
+def _localhost_route(kind: int, nlm_flags: int, index: int) -> bytes:
+    attributes = [("RTA_OIF", index), ("RTA_TABLE", RT_TABLE_LOCAL), ("RTA_DST", "::1")]
+    fields = {"dst_len": 128, "table": RT_TABLE_LOCAL, "proto": RTPROT_BOOT, "type": RTN_LOCAL}
+    return encode(rtmsg(), kind, nlm_flags, attributes, family=socket.AF_INET6, **fields)
 
 
 def get_routes(version: int) -> Request:

@@ -129,6 +129,13 @@ def check_settings(entries: Entries, kernel: Kernel, places: Places) -> Iterator
             yield missing(entry, remedy + ", and find who sets it back (sysctl.d(5))")
 
 
+def check_routes(entries: Entries, kernel: Kernel, places: Places) -> Iterator[Finding]:
+    """Local routes to ::1 on bridges of ours."""
+    for interface in sorted(kernel.localhost_routes & entries.known("link").keys() - entries.known("route").keys()):
+        yield Finding(LEAKED, "route", interface, f"ip -6 route delete local ::1 dev {interface} table local")
+    yield from (missing(entry) for entry in entries.due("route") if entry.key not in kernel.localhost_routes)
+
+
 def check_directories(entries: Entries, kernel: Kernel, places: Places) -> Iterator[Finding]:
     """Directories of sandboxes and pods."""
     known = entries.known("dir")
@@ -188,6 +195,7 @@ CHECKS: tuple[Check, ...] = (
     check_shims,
     check_processes,
     check_settings,
+    check_routes,
     check_directories,
     check_snapshots,
     check_ingests,

@@ -77,6 +77,8 @@ class Kernel:
     processes: frozenset[str] = frozenset()
     #: values of the entries' settings, by their path below /proc/sys
     settings: dict[str, str] = field(default_factory=dict)
+    #: interfaces that have a local route to ::1, other than lo
+    localhost_routes: frozenset[str] = frozenset()
     #: loop device -> file behind it
     loops: dict[str, str] = field(default_factory=dict)
     #: lease files by "network/address", and the directory they are in
@@ -107,6 +109,7 @@ def read_kernel(places: Places, entries: Iterable[Effect]) -> Kernel:
         shims=frozenset(_shims(places)),
         processes=frozenset(e.key for e in listed if e.kind == "process" and Process.from_json(e.detail).alive()),
         settings=dict(_settings(entry.key for entry in listed if entry.kind == "sysctl")),
+        localhost_routes=frozenset(_localhost_routes()),
         loops=dict(_loops()),
         leases=dict(_leases({(e.detail["data_dir"], e.detail["network"]) for e in listed if e.kind == "ip"})),
         paths=frozenset(_paths(places, listed)),
@@ -172,6 +175,14 @@ def _settings(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     for name in names:
         with contextlib.suppress(FileNotFoundError):  # of an interface that is gone
             yield name, Path("/proc/sys", name).read_text().strip()
+
+
+def _localhost_routes() -> Iterator[str]:
+    with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+        for line in Path("/proc/net/ipv6_route").read_text().splitlines():
+            destination, length, *_, interface = line.split()
+            if (int(destination, 16), length, interface != "lo") == (1, "80", True):
+                yield interface
 
 
 def _loops() -> Iterator[tuple[str, str]]:

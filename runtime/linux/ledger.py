@@ -24,6 +24,7 @@ KINDS = (
     "mount",  # key: mount point
     "netns",  # key: path of the pin
     "link",  # key: interface name in the host's network namespace
+    "route",  # key: interface that has a local route to ::1
     "ip",  # key: address
     "nft",  # key: table or element
     "sysctl",  # key: path below /proc/sys; detail: the value it had, and has
@@ -36,7 +37,7 @@ KINDS = (
     "cni",  # key: container id / interface: an attachment
 )
 #: Kinds whose effects live in the kernel only: a reboot has undone them.
-VOLATILE = frozenset({"process", "mount", "netns", "link", "nft", "sysctl", "cgroup", "loop"})
+VOLATILE = frozenset({"process", "mount", "netns", "link", "route", "nft", "sysctl", "cgroup", "loop"})
 
 COLUMNS = "owner, kind, key, holder, detail, boot_id, created"
 

@@ -82,6 +82,7 @@ NOTHING_BEHIND = [
     (Effect("ip", "gone/10.0.0.1", "gone", {"data_dir": "/nowhere", "network": "gone"}), "missing"),
     (Effect("nft", "inet gone x y", "gone", {"table": "gone", "where": "x", "owner": "y"}), "missing"),
     (Effect("snapshot", "containers/gone", "gone"), "missing"),
+    (Effect("route", "nowhere0", "network:gone"), "missing"),
     # No process has started before its machine.
     (Effect("process", str(os.getpid()), "gone", {"pid": os.getpid(), "start_time": 0}), "missing"),
     (Effect("sysctl", "net/ipv4/conf/nowhere0/route_localnet", "network:gone", {"was": "0", "now": "1"}), "missing"),

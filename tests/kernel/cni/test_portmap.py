@@ -89,6 +89,115 @@ async def test_at_localhost_only(node: Node, uplink: Uplink) -> None:
         assert uplink.outside.do(lambda: reaches(Uplink.HOST, 8080, server, timeout=0.2)) == ""
 
 
+def bridge_nf6(value: str) -> None:
+    """Whether IPv6 packets between ports of a bridge pass nftables, where the kernel can do that."""
+    setting = Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
+    if setting.exists():
+        setting.write_text(value)
+    elif value == "1":
+        pytest.skip("the kernel has no br_netfilter")
+
+
+def dual(node: Node) -> Cni:
+    return node.cni(default_conflist("br0", [SUBNET, SUBNET6], nft_table=TABLE))
+
+
+@pytest.mark.parametrize("mapping", [WEB, {**WEB, "hostIP": "::1"}, {**WEB, "hostIP": "::"}])
+async def test_at_localhost_over_ipv6(node: Node, mapping: dict[str, Any], uplink: Uplink) -> None:
+    bridge_nf6("0")
+    cni = dual(node)
+    pod, attachment = publishing(node, mapping)
+    await cni.add(attachment)
+    await cni.check(attachment)
+    with pod.do(lambda: listen("::", 80)) as server:
+        assert reaches("::1", 8080, server) == "fd00:c9::1"
+        everywhere = mapping.get("hostIP") != "::1"
+        assert bool(uplink.outside.do(lambda: reaches(Uplink.HOST6, 8080, server, timeout=0.2))) == everywhere
+    await cni.delete(attachment)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("::1", 8080), 2)
+
+
+async def test_at_localhost_over_ipv6_by_udp(node: Node) -> None:
+    bridge_nf6("0")
+    pod, attachment = publishing(node, {**WEB, "protocol": "udp"})
+    await dual(node).add(attachment)
+    with (
+        pod.do(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as server,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("::", 80))
+        for each in (server, client):
+            each.settimeout(2)
+        client.sendto(b"question", ("::1", 8080))
+        question, asker = server.recvfrom(100)
+        server.sendto(question + b" answered", asker)
+        answer, replier = client.recvfrom(100)
+    assert (answer, replier[:2]) == (b"question answered", ("::1", 8080))
+
+
+async def test_a_port_at_localhost_over_ipv6_that_cannot_answer_is_refused_at_once(node: Node) -> None:
+    bridge_nf6("1")
+    cni = dual(node)
+    pod, attachment = publishing(node, WEB)
+    await cni.add(attachment)
+    with pod.do(lambda: listen("::", 80)) as server:
+        assert reaches("127.0.0.1", 8080, server) == "::ffff:10.201.0.1"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("::1", 8080), 2)
+    _, asking = publishing(node, {**WEB, "hostIP": "::1", "hostPort": 8081})
+    with pytest.raises(CniError, match=r"hostIP ::1 of port 8081 .*bridge-nf-call-ip6tables=0"):
+        await cni.add(asking)
+
+
+async def test_a_pod_without_the_family_of_the_host_ip_has_no_such_port(node: Node) -> None:
+    bridge_nf6("0")
+    cni = node.cni()
+    pod, attachment = publishing(node, {**WEB, "hostIP": "::1"})
+    await cni.add(attachment)
+    with pod.do(lambda: listen("0.0.0.0", 80)), pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("::1", 8080), 2)
+    assert localhost_routes() == ["lo"]
+
+
+async def test_a_neighbour_does_not_reach_the_hosts_localhost_over_ipv6(node: Node) -> None:
+    bridge_nf6("0")
+    cni = dual(node)
+    _, attachment = publishing(node, WEB)
+    neighbour, other = node.pod()
+    await cni.add(attachment)
+    result = await cni.add(other)
+    to, of = (bytes.fromhex(result.interfaces[place].mac.replace(":", "")) for place in (0, 2))
+    assert localhost_routes() == ["br0", "lo"]
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+        server.bind(("::", 5353))
+        server.settimeout(0.3)
+        for source, dest in (("fd00:c9::3", "::1"), ("::1", "::1"), ("::1", "fd00:c9::1")):
+            neighbour.do(lambda s=source, d=dest: send_frame6(to, of, s, d, 5353))
+            with pytest.raises(TimeoutError):
+                server.recv(100)
+        neighbour.do(lambda: send_frame6(to, of, "fd00:c9::3", "fd00:c9::1", 5353))
+        assert server.recv(100) == b"crafted", "the frames of this test must be good ones"
+
+
+async def test_the_way_to_localhost_goes_with_the_network(node: Node) -> None:
+    bridge_nf6("0")
+    output("ip", "link", "add", "br0", "type", "bridge")
+    cni = dual(node)
+    _, attachment = publishing(node, WEB)
+    await cni.add(attachment)
+    assert localhost_routes() == ["br0", "lo"]
+    await cni.delete(attachment)
+    assert await cni.teardown() == []
+    assert localhost_routes() == ["lo"]
+    assert node.ledger.entries() == []
+
+
+def localhost_routes() -> list[str]:
+    lines = output("ip", "-6", "route", "show", "table", "local").splitlines()
+    return sorted(line.split()[3] for line in lines if line.startswith("local ::1 dev "))
+
+
 async def test_traffic_through_the_host_to_the_same_port_elsewhere_is_left_alone(node: Node, uplink: Uplink) -> None:
     """CVE-2025-67499, CVE-2019-9946: a pod must not catch what is meant for another machine."""
     cni = node.cni()
@@ -137,6 +246,23 @@ async def test_a_neighbour_does_not_reach_the_hosts_localhost(node: Node) -> Non
         public.settimeout(2)
         neighbour.do(lambda: send_frame(host_mac, pod_mac, "10.201.0.3", "10.201.0.1", 5354))
         assert public.recv(100) == b"crafted", "the frames of this test must be good ones"
+
+
+def send_frame6(dst_mac: bytes, src_mac: bytes, source: str, destination: str, port: int) -> None:
+    """The same over IPv6."""
+    payload = b"crafted"
+    length = 8 + len(payload)
+    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
+    summed = addresses + struct.pack("!II", length, socket.IPPROTO_UDP)
+    summed += struct.pack("!HHHH", 40000, port, length, 0) + payload + b"\0" * (length % 2)
+    total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    udp = struct.pack("!HHHH", 40000, port, length, ~total & 0xFFFF) + payload
+    header = struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + addresses
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("eth0", 0))
+        raw.send(dst_mac + src_mac + b"\x86\xdd" + header + udp)
 
 
 def send_frame(dst_mac: bytes, src_mac: bytes, source: str, destination: str, port: int) -> None:
