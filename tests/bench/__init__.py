@@ -2,6 +2,7 @@
 
     python -m tests.bench                                 crid beside containerd, both started here
     python -m tests.bench --socket crid --vs none         crid alone
+    python -m tests.bench --vs containerd+crun            containerd with an OCI runtime that is installed
     python -m tests.bench --socket unix:///run/a.sock --vs unix:///run/b.sock --only cycle,exec
 
 It measures and asserts nothing, so that no test run depends on how busy a machine is. Two runtimes take turns, round by

@@ -25,7 +25,7 @@ from tests.bench.scenarios import Cpu, Cycle, Exec, Pull, Samples, Scenario, Thr
 from tests.support.peers import PeerUnavailable
 from tests.support.registry import Registry
 
-CHOICES = "crid, containerd (each started here), or unix:///path/of/a.sock of one that runs"
+CHOICES = "crid, containerd, containerd+crun (each started here), or unix:///path/of/a.sock of one that runs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,6 +95,8 @@ def _runtime(choice: str, registry: str, restart_command: str | None) -> Runtime
             return Crid(registry)
         case "containerd":
             return Containerd(registry)
+        case _ if choice.startswith("containerd+"):
+            return Containerd(registry, choice.partition("+")[2])
     return External(registry, choice, restart_command)
 
 
