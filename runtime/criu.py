@@ -28,11 +28,11 @@ from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.mountoptions import MountOptions
 from runtime.linux.syscalls import close_range, execve, string_array
-from runtime.operations import Tree, perform
 from runtime.processplan import ProcessPlan
 from runtime.signals import reset_signals
 from runtime.status import Status
 from runtime.streams import bind_console, open_terminal
+from runtime.tree import Tree, perform
 
 #: In CRIU's own mount namespace: a place for its temporary directories, and for what it may mount.
 STAGE: Final = "/tmp"

@@ -1,4 +1,4 @@
-"""The nodes in a container's /dev: those that every container has, and for privileged ones those of the host.
+"""The steps that make the nodes in a container's /dev: what every container has, and for privileged ones the host's.
 
 Source of the first: runtime-spec, config-linux.md, "Default Devices" and "Default symbolic links" (runtime-linux.md).
 """
@@ -11,9 +11,72 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime.operations import Link, MakeDevice, Operation, Tree
+from runtime.linux import paths
+from runtime.tree import Step, Tree
 
-DEFAULT: Final[tuple[Operation, ...]] = (
+
+@dataclass(frozen=True, slots=True)
+class MakeDevice:
+    """A device node; one that is there already is kept if it is the same device.
+
+    `uid` and `gid` are ids of the node; -1 leaves the device to the container's root.
+    """
+
+    path: str
+    kind: str
+    major: int
+    minor: int
+    mode: int = 0o666
+    uid: int = -1
+    gid: int = -1
+
+    def describe(self) -> str:
+        return f"make device {self.path} ({self.kind} {self.major}:{self.minor})"
+
+    def execute(self, tree: Tree) -> None:
+        directory, name = os.path.split(self.path)
+        parent = paths.make_directory(tree.root, directory)
+        try:
+            self._make(tree, parent, name)
+        finally:
+            os.close(parent)
+
+    def _make(self, tree: Tree, parent: int, name: str) -> None:
+        kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
+        device = os.makedev(self.major, self.minor) if self.kind != "p" else 0
+        try:
+            os.mknod(name, kind | self.mode, device, dir_fd=parent)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if (stat.S_IFMT(found.st_mode), found.st_rdev) != (kind, device):
+                raise
+            return
+        if max(self.uid, self.gid) > 0 or (self.uid == 0 and tree.userns >= 0):
+            os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symbolic link in a filesystem that we have just mounted ourselves."""
+
+    path: str
+    destination: str
+
+    def describe(self) -> str:
+        return f"link {self.path} to {self.destination}"
+
+    def execute(self, tree: Tree) -> None:
+        directory, name = os.path.split(self.path)
+        parent = paths.make_directory(tree.root, directory)
+        try:
+            os.symlink(self.destination, name, dir_fd=parent)
+        except FileExistsError:
+            return  # the image or a mount brings its own /dev
+        finally:
+            os.close(parent)
+
+
+DEFAULT: Final[tuple[Step, ...]] = (
     MakeDevice("/dev/null", "c", 1, 3),
     MakeDevice("/dev/zero", "c", 1, 5),
     MakeDevice("/dev/full", "c", 1, 7),

@@ -3,7 +3,7 @@
     shim --clone3(CLONE_INTO_CGROUP | CLONE_NEWNS | CLONE_NEWPID ...)--> this, a copy of the shim in new namespaces
          read the plan, which the shim has passed on unread
          join the v1 cgroups, leave for a cgroup namespace rooted there
-         build the filesystem tree, pivot_root            runtime.rootfs, runtime.operations
+         build the filesystem tree, pivot_root            runtime.rootfs, runtime.tree
          enter the pod's user namespace, if it has one    enter_user_namespace
          user, capabilities, filter, execve               runtime.process
 
@@ -27,13 +27,13 @@ from runtime.linux.failpoints import failpoint
 from runtime.linux.lsm import label_next_program
 from runtime.linux.paths import open_procfs, read_proc, write_proc
 from runtime.linux.scheduling import apply_scheduling
-from runtime.operations import Tree, perform
 from runtime.process import become
 from runtime.processplan import ProcessPlan
 from runtime.protections import Pivot
 from runtime.separation import separate
 from runtime.status import Status
 from runtime.streams import become_stdio, become_terminal, bind_console, open_terminal
+from runtime.tree import Tree, perform
 
 
 @dataclass(slots=True)

@@ -18,9 +18,10 @@ from runtime.linux.mountapi import move_mount_at
 from runtime.linux.mountoptions import MountOptions
 from runtime.linux.mounts import filesystem
 from runtime.linux.syscalls import close_range
-from runtime.operations import Isolate, Tree
+from runtime.mounting import Isolate
 from runtime.protections import Pivot
 from runtime.status import Status
+from runtime.tree import Tree
 
 NOBODY: Final = 65534
 _EMPTY: Final = MountOptions.parse(["ro", "nosuid", "nodev", "noexec", "size=0", "nr_inodes=2", "mode=555"])

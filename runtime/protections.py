@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runtime.linux import mountapi, mounts, paths, syscalls
-from runtime.operations import Tree
+from runtime.tree import Tree
 
 NULL_DEVICE: Final = os.makedev(1, 3)
 _COVER: Final = mountapi.MOUNT_ATTR_RDONLY | mountapi.MOUNT_ATTR_NOSUID | mountapi.MOUNT_ATTR_NOEXEC

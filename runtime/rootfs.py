@@ -23,9 +23,10 @@ from runtime.linux.cgroups import Cgroup
 from runtime.linux.mountoptions import MountOptions
 from runtime.linux.overlay import OverlayRootfs
 from runtime.linux.userns import host_id
-from runtime.operations import ActAsRoot, Bind, Isolate, MountFilesystem, MountOverlay, MountRoot, OpenSource, Operation
+from runtime.mounting import ActAsRoot, Bind, Isolate, MountFilesystem, MountOverlay, MountRoot, OpenSource
 from runtime.protections import MaskPath, ReadonlyPath, ReadonlyRoot, WorkingDirectory
 from runtime.spec import ContainerSpec
+from runtime.tree import Step
 
 TYPES: Final = frozenset({"bind", "cgroup", "devpts", "mqueue", "overlay", "proc", "sysfs", "tmpfs"})
 #: Filesystems that take an SELinux label for all their files (mount(8), context=).
@@ -72,17 +73,17 @@ def id_maps(linux: Mapping[str, Any]) -> dict[str, list[list[int]]] | None:
     return maps if all(maps.values()) else None
 
 
-def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Operation]:
+def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Step]:
     """The steps for tree_of() a container. Raises InvalidSpec for a mount of unknown type or without absolute paths."""
     ids, label = tree["ids"], tree["label"]
     entries = [_parse(doc, ids) for doc in tree["mounts"]]
     for entry in entries:
         if label and entry.kind in LABELLED:
             entry.options.data += (("context", label),)
-    mounts: list[Operation] = []
+    mounts: list[Step] = []
     for entry in entries:
         mounts += _mount(entry, cgroup)
-    steps: list[Operation] = [
+    steps: list[Step] = [
         OpenSource(bind.path, bind.options.recursive, bind.resolved) for bind in mounts if isinstance(bind, Bind)
     ]
     steps += [Isolate(), MountRoot(_root(tree["rootfs"], label))]
@@ -127,7 +128,7 @@ def _of_the_node(key: str, value: str | None, ids: Mapping[str, Any]) -> tuple[s
     return (key, str(host_id(ids[key], int(value)))) if key in ids and value else (key, value)
 
 
-def _mount(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
+def _mount(entry: _Parsed, cgroup: Cgroup) -> list[Step]:
     if entry.kind == "bind":
         return [Bind(entry.source, entry.target, entry.options, entry.idmapped, entry.resolved)]
     if entry.kind == "cgroup":
@@ -137,11 +138,11 @@ def _mount(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
     return [MountFilesystem(entry.kind, entry.target, entry.options, entry.source)]
 
 
-def _cgroups(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
+def _cgroups(entry: _Parsed, cgroup: Cgroup) -> list[Step]:
     """The container's own part of the hierarchies: cgroup2 seen from its namespace, or binds of the v1 directories."""
     if not cgroup.layout.v1:
         return [MountFilesystem("cgroup2", entry.target, entry.options)]
-    steps: list[Operation] = [MountFilesystem("tmpfs", entry.target, _HYBRID_ROOT)]
+    steps: list[Step] = [MountFilesystem("tmpfs", entry.target, _HYBRID_ROOT)]
     for controller in cgroup.layout.v1:
         steps.append(Bind(cgroup.directory(controller), f"{entry.target}/{controller}", entry.options))
     if cgroup.v2:
@@ -149,11 +150,11 @@ def _cgroups(entry: _Parsed, cgroup: Cgroup) -> list[Operation]:
     return steps
 
 
-def _devices(tree: Mapping[str, Any], entries: Iterable[_Parsed]) -> list[Operation]:
+def _devices(tree: Mapping[str, Any], entries: Iterable[_Parsed]) -> list[Step]:
     """Nothing when /dev is a bind mount: those nodes are the host's, and making some there would change the host."""
     if any(entry.kind == "bind" and entry.target == "/dev" for entry in entries):
         return []
-    steps: list[Operation] = list(devices.DEFAULT)
+    steps: list[Step] = list(devices.DEFAULT)
     if tree["devices_all"]:
         steps.append(devices.HostDevices())
     steps += [devices.from_oci(doc) for doc in tree["devices"]]

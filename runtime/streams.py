@@ -16,7 +16,7 @@ from typing import Final
 
 from runtime.linux import mountapi, mounts, paths
 from runtime.linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, fstatfs_type, openat2
-from runtime.operations import Tree
+from runtime.tree import Tree
 
 DEVPTS_SUPER_MAGIC: Final = 0x1CD1
 PTMX_DEVICE: Final = os.makedev(5, 2)

@@ -24,9 +24,10 @@ from runtime.external.bundle import CGROUPS, hierarchies
 from runtime.linux import mountapi, mounts, syscalls
 from runtime.linux.cgroups import Layout
 from runtime.linux.overlay import OverlayRootfs, appends_layers, detached_overlay, overlay_at
-from runtime.operations import OpenSource, Tree, perform
+from runtime.mounting import OpenSource
 from runtime.signals import reset_signals
 from runtime.status import Status
+from runtime.tree import Tree, perform
 
 ENVIRONMENT: Final = [b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
 STATUS_FD: Final = 3

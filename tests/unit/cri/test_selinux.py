@@ -11,7 +11,7 @@ from cri.server.errors import InvalidRequest
 from cri.server.selinux import Labels, Selinux, check_relabel
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.overlay import OverlayRootfs
-from runtime.operations import MountFilesystem, MountRoot
+from runtime.mounting import MountFilesystem, MountRoot
 from runtime.rootfs import plan
 
 NOTHING = api.SELinuxOption()

@@ -12,10 +12,10 @@ from runtime.errors import InvalidSpec, StartError
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.mountapi import MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 from runtime.linux.mountoptions import MountOptions
-from runtime.operations import Operation
 from runtime.processplan import plan_process
 from runtime.rootfs import plan, tree_of
 from runtime.spec import ContainerSpec
+from runtime.tree import Step
 
 UNIFIED = Layout({}, "/sys/fs/cgroup", frozenset({"memory"}))
 HYBRID = Layout({"memory": "/sys/fs/cgroup/memory", "cpu": "/sys/fs/cgroup/cpu"}, "/sys/fs/cgroup/unified", frozenset())
@@ -26,7 +26,7 @@ def spec(mounts: list[dict[str, Any]], **fields: Any) -> ContainerSpec:
     return ContainerSpec("c", "s", {"process": {"args": ["a"]}, "mounts": mounts, "linux": linux}, "/image", **fields)
 
 
-def described(steps: list[Operation]) -> list[str]:
+def described(steps: list[Step]) -> list[str]:
     return [step.describe() for step in steps]
 
 

@@ -1,59 +1,15 @@
-"""The small steps from which a container's filesystem tree is made, each of them data with describe() and execute().
-
-They run in the child of clone3, in a mount namespace that is a copy of the host's, in the order of `runtime.rootfs`.
-Every target is an fd that the kernel resolved inside the new root; every source is a detached mount. When a step fails,
-its describe() goes into the error as a note: it says what was being done, in words that need no source code.
-"""
+"""The steps that mount: the root filesystem, and what the config mounts in it, in the ids of the pod's namespace."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from dataclasses import dataclass
 
-from runtime.linux import mountapi, mounts, paths, syscalls, userns
+from runtime.linux import mountapi, mounts, syscalls, userns
 from runtime.linux.mountoptions import MountOptions
 from runtime.linux.overlay import OverlayRootfs, appends_layers, detached_overlay, idmapped_layers, overlay_at
-
-# Image content must not decide where these are: CVE-2019-16884, CVE-2023-28642, CVE-2026-41579.
-NO_LINKS: Final = frozenset({"/proc", "/sys", "/dev"})
-
-
-@dataclass(slots=True)
-class Tree:
-    """The root being built: its fd, where it is attached until pivot_root, and mounts that were opened early.
-
-    `userns` is an fd of the user namespace that the tree is for, -1 for the node's own.
-    """
-
-    staging: str
-    root: int = -1
-    userns: int = -1
-    sources: dict[tuple[str, bool], list[int]] = field(default_factory=dict)
-    null: int = -1
-    empty: int = -1
-
-
-class Operation(Protocol):
-    """One step."""
-
-    def describe(self) -> str:
-        """What it does, for errors and logs."""
-
-    def execute(self, tree: Tree) -> None:
-        """Do it; raises OSError."""
-
-
-def perform(operations: list[Operation], tree: Tree) -> None:
-    """Execute them in order; the failing one is named in a note of its error."""
-    for operation in operations:
-        try:
-            operation.execute(tree)
-        except OSError as error:
-            error.add_note(operation.describe())
-            raise
+from runtime.tree import Tree, attach, open_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,90 +154,3 @@ class Bind:
             mounts.idmap(fd, tree.userns, self.path)
         self.options.apply(fd)
         attach(tree, fd, self.target, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
-
-
-def attach(tree: Tree, mount_fd: int, target: str, *, directory: bool) -> None:
-    """Attach a detached mount inside the tree and close its fd."""
-    try:
-        place = open_target(tree, target, directory=directory)
-        try:
-            mountapi.move_mount(mount_fd, place)
-        finally:
-            os.close(place)
-    finally:
-        os.close(mount_fd)
-
-
-def open_target(tree: Tree, target: str, *, directory: bool) -> int:
-    """The place for a mount, made when missing: links stay inside the root, and /proc, /sys, /dev must not be any."""
-    if target in NO_LINKS:
-        try:
-            return paths.open_inside(tree.root, target, os.O_PATH | os.O_DIRECTORY, follow=False)
-        except FileNotFoundError:
-            return paths.make_directory(tree.root, target)
-        except OSError as error:
-            error.add_note(f"the image's {target} is not a plain directory")
-            raise
-    make: Callable[[int, str], int] = paths.make_directory if directory else paths.make_file
-    return make(tree.root, target)
-
-
-@dataclass(frozen=True, slots=True)
-class MakeDevice:
-    """A device node; one that is there already is kept if it is the same device.
-
-    `uid` and `gid` are ids of the node; -1 leaves the device to the container's root.
-    """
-
-    path: str
-    kind: str
-    major: int
-    minor: int
-    mode: int = 0o666
-    uid: int = -1
-    gid: int = -1
-
-    def describe(self) -> str:
-        return f"make device {self.path} ({self.kind} {self.major}:{self.minor})"
-
-    def execute(self, tree: Tree) -> None:
-        directory, name = os.path.split(self.path)
-        parent = paths.make_directory(tree.root, directory)
-        try:
-            self._make(tree, parent, name)
-        finally:
-            os.close(parent)
-
-    def _make(self, tree: Tree, parent: int, name: str) -> None:
-        kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
-        device = os.makedev(self.major, self.minor) if self.kind != "p" else 0
-        try:
-            os.mknod(name, kind | self.mode, device, dir_fd=parent)
-        except FileExistsError:
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if (stat.S_IFMT(found.st_mode), found.st_rdev) != (kind, device):
-                raise
-            return
-        if max(self.uid, self.gid) > 0 or (self.uid == 0 and tree.userns >= 0):
-            os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A symbolic link in a filesystem that we have just mounted ourselves."""
-
-    path: str
-    destination: str
-
-    def describe(self) -> str:
-        return f"link {self.path} to {self.destination}"
-
-    def execute(self, tree: Tree) -> None:
-        directory, name = os.path.split(self.path)
-        parent = paths.make_directory(tree.root, directory)
-        try:
-            os.symlink(self.destination, name, dir_fd=parent)
-        except FileExistsError:
-            return  # the image or a mount brings its own /dev
-        finally:
-            os.close(parent)
