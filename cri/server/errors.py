@@ -27,6 +27,7 @@ from images.errors import (
 from runtime.client import ContainerError, InvalidSpec, ShimLost, StartError
 from runtime.client import NotFound as GoneFromShim
 from runtime.linux.cgroups import CgroupError, InvalidResources, MissingController
+from runtime.linux.database import DatabaseError, DatabaseFull
 
 Code = grpc.StatusCode
 
@@ -92,6 +93,8 @@ _CODES: tuple[tuple[type[BaseException], grpc.StatusCode], ...] = (
     (MissingController, Code.FAILED_PRECONDITION),
     (InvalidResources, Code.INVALID_ARGUMENT),
     (CgroupError, Code.FAILED_PRECONDITION),
+    (DatabaseFull, Code.RESOURCE_EXHAUSTED),
+    (DatabaseError, Code.INTERNAL),
     (ShimLost, Code.UNAVAILABLE),
     (GoneFromShim, Code.FAILED_PRECONDITION),
     (InvalidSpec, Code.INVALID_ARGUMENT),

@@ -17,22 +17,31 @@ from cri.server.pods import Sandbox
 from cri.server.statuses import container_statuses, sandbox_status
 
 QUEUE_LIMIT = 4096
+QUEUE_BYTES = 32 << 20
+"""Of all that waits for one listener: an event carries its whole pod, annotations and all."""
 
 
 class _Listener:
     """The queue of one stream."""
 
     def __init__(self) -> None:
-        self.queue: deque[api.ContainerEventResponse] = deque()
+        self.queue: deque[tuple[api.ContainerEventResponse, int]] = deque()
+        self.waiting = 0
         self.wake = asyncio.Event()
         self.lost = False
 
-    def put(self, event: api.ContainerEventResponse) -> None:
-        if len(self.queue) >= QUEUE_LIMIT:
+    def put(self, event: api.ContainerEventResponse, size: int) -> None:
+        if len(self.queue) >= QUEUE_LIMIT or (self.queue and self.waiting + size > QUEUE_BYTES):
             self.lost = True
         else:
-            self.queue.append(event)
+            self.queue.append((event, size))
+            self.waiting += size
         self.wake.set()
+
+    def take(self) -> api.ContainerEventResponse:
+        event, size = self.queue.popleft()
+        self.waiting -= size
+        return event
 
 
 class Events:
@@ -59,8 +68,9 @@ class Events:
             pod_sandbox_status=sandbox_status(sandbox),
             containers_statuses=container_statuses(sandbox),
         )
+        size = event.ByteSize()
         for listener in self._listeners:
-            listener.put(event)
+            listener.put(event, size)
 
     async def listen(self) -> AsyncIterator[api.ContainerEventResponse]:
         """Events from now on, until the caller leaves; raises Exhausted once some were lost."""
@@ -69,12 +79,13 @@ class Events:
         try:
             while True:
                 while listener.queue:
-                    yield listener.queue.popleft()
+                    yield listener.take()
                 if self._closed:
                     return
                 if listener.lost:
                     raise Exhausted(
-                        f"more than {QUEUE_LIMIT} events waited to be read and some are lost; list and listen again"
+                        f"more than {QUEUE_LIMIT} events, or {QUEUE_BYTES >> 20} MiB of them, waited to be read "
+                        "and some are lost; list and listen again"
                     )
                 listener.wake.clear()
                 await listener.wake.wait()

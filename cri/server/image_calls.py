@@ -66,10 +66,15 @@ async def remove_image(daemon: Daemon, request: api.RemoveImageRequest) -> api.R
 
 
 async def image_fs_info(daemon: Daemon, request: api.ImageFsInfoRequest) -> api.ImageFsInfoResponse:
-    """Images and the containers' writable layers are on one file system, so both are told in one entry each."""
-    usage = daemon.images.usage()
-    filesystem = filesystem_usage(usage.path, usage.bytes, usage.inodes)
-    return api.ImageFsInfoResponse(image_filesystems=[filesystem], container_filesystems=[filesystem])
+    """What images take, and what containers have written, both on the file system of crid's root."""
+    images = daemon.images.usage()
+    layers = [await daemon.layers.of(container.snapshots[0]) for container in daemon.store.containers]
+    written = sum(layer.used_bytes.value for layer in layers if layer is not None)
+    inodes = sum(layer.inodes_used.value for layer in layers if layer is not None)
+    return api.ImageFsInfoResponse(
+        image_filesystems=[filesystem_usage(images.path, images.bytes, images.inodes)],
+        container_filesystems=[filesystem_usage(images.path, written, inodes)],
+    )
 
 
 def image_message(image: Image) -> api.Image:

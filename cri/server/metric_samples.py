@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ Sample = tuple[str, int, tuple[str, ...]]
 class Filesystem:
     """The file system of the writable layers."""
 
-    path: str
+    device: str
     size: int
     inodes: int
     free_inodes: int
@@ -29,8 +30,13 @@ class Filesystem:
     @classmethod
     def of(cls, path: str) -> Filesystem:
         """The one that a path is on; raises OSError."""
-        status = os.statvfs(path)
-        return cls(path, status.f_blocks * status.f_frsize, status.f_files, status.f_ffree)
+        status, number = os.statvfs(path), os.stat(path).st_dev
+        return cls(
+            _device(os.major(number), os.minor(number)) or path,
+            status.f_blocks * status.f_frsize,
+            status.f_files,
+            status.f_ffree,
+        )
 
 
 def of_usage(stats: Stats) -> Iterator[Sample]:
@@ -82,13 +88,22 @@ def _of_memory(memory: MemoryStats) -> Iterator[Sample]:
 def _of_io(devices: Iterable[DeviceIo]) -> Iterator[Sample]:
     for device in devices:
         numbers = str(device.major), str(device.minor)
-        name = f"{device.major}:{device.minor}"
+        name = _device(device.major, device.minor) or ":".join(numbers)
         yield "blkio_device_usage_total", device.read_bytes, (name, *numbers, "Read")
         yield "blkio_device_usage_total", device.write_bytes, (name, *numbers, "Write")
         yield "fs_reads_bytes_total", device.read_bytes, (name,)
         yield "fs_reads_total", device.read_ops, (name,)
         yield "fs_writes_bytes_total", device.write_bytes, (name,)
         yield "fs_writes_total", device.write_ops, (name,)
+
+
+@functools.lru_cache(256)
+def _device(major: int, minor: int) -> str:
+    """The path of a block device, empty where a file system's number is that of none."""
+    try:
+        return "/dev/" + os.path.basename(os.readlink(f"/sys/dev/block/{major}:{minor}"))
+    except FileNotFoundError:
+        return ""
 
 
 def _of_pressure(resource: str, pressure: Pressure | None) -> Iterator[Sample]:
@@ -112,7 +127,7 @@ def of_processes(processes: Sequence[int], tasks: PidsStats | None, oom_kills: i
 
 def of_filesystem(layer: int, filesystem: Filesystem) -> Iterator[Sample]:
     """The writable layer, whose size in bytes is `layer`, and the file system that it is on."""
-    device = (filesystem.path,)
+    device = (filesystem.device,)
     yield "fs_usage_bytes", layer, device
     yield "fs_limit_bytes", filesystem.size, device
     yield "fs_inodes_total", filesystem.inodes, device

@@ -37,6 +37,10 @@ class DatabaseError(RuntimeError):
     """SQLite refused: the message holds the file, what was tried and why."""
 
 
+class DatabaseFull(DatabaseError):
+    """There is no room on the file system for what was to be written."""
+
+
 class Database:
     """A shared connection; use open_database() and close() in pairs."""
 
@@ -135,4 +139,8 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise DatabaseError(f"{path}: {what.split(' (')[0]}: {error}") from error
+        words = f"{path}: {what.split(' (')[0]}: {error}"
+        # Extended codes, of which SQLITE_IOERR has many, hold the plain one in their lowest byte.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            raise DatabaseFull(f"{words}; free space on the file system of {path.parent}") from error
+        raise DatabaseError(words) from error

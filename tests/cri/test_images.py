@@ -87,6 +87,11 @@ async def test_the_file_system_of_images(crid: Crid, busybox: str) -> None:
     assert filesystem.used_bytes.value > 0
     assert filesystem.inodes_used.value > 0
     assert Path(filesystem.fs_id.mountpoint).is_dir()
+    id = await crid.run(await crid.run_pod(), busybox, ["sh", "-c", "head -c 3000000 /dev/zero > /file"])
+    await crid.ended(id)
+    [written] = (await crid.cri.ImageFsInfo()).container_filesystems
+    assert 3_000_000 <= written.used_bytes.value < filesystem.used_bytes.value + 3_000_000
+    assert written.fs_id == filesystem.fs_id
 
 
 async def test_pull_by_digest(crid: Crid, registry: Registry) -> None:

@@ -68,6 +68,8 @@ CONTAINERS: list[tuple[dict[str, Any], str]] = [
     (security(seccomp={"profile_type": LOCALHOST, "localhost_ref": "/tmp"}), "not a regular file"),
     (security(seccomp={"profile_type": LOCALHOST, "localhost_ref": "/etc/passwd"}), "not JSON"),
     (resources(hugepage_limits=[{"page_size": "../x", "limit": 1}]), "page_size"),
+    (resources(cpu_quota=999), "cpu_quota"),
+    (resources(cpu_period=10), "cpu_period"),
     (resources(unified={"../x": "1"}), "unified key"),
     (resources(oom_score_adj=2000), "oom_score_adj"),
     (resources(memory_limit_in_bytes=2 << 20, memory_swap_limit_in_bytes=1 << 20), "memory and swap together"),

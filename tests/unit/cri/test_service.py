@@ -17,6 +17,7 @@ from cri.proto.services import methods
 from cri.server.errors import NotFound, status_of, words_of
 from cri.server.listening import AlreadyRunning, bind, exclusive
 from cri.server.service import Service
+from runtime.linux.database import DatabaseFull
 
 finished = asyncio.Event()
 
@@ -95,6 +96,11 @@ def test_words_carry_the_notes() -> None:
     error.add_note("mkdir('/x')")
     assert status_of(error).name == "RESOURCE_EXHAUSTED"
     assert words_of(error) == "[Errno 28] No space left on device: '/x'; mkdir('/x')"
+
+
+def test_a_full_disk_is_told_as_one() -> None:
+    assert status_of(DatabaseFull("")).name == "RESOURCE_EXHAUSTED"
+    assert words_of(DatabaseFull("disk is full; free space")) == "disk is full; free space"
 
 
 async def test_the_socket_is_private_and_a_dead_one_is_replaced(short_path: Path) -> None:

@@ -145,11 +145,14 @@ async def test_reasons(records: Records, ledger: Ledger, code: int, oom: bool, r
     assert (main.reason, main.exited.is_set()) == (reason, True)
 
 
-async def test_a_slow_listener_is_told_that_it_lost_events(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("bound", "value"), [("QUEUE_LIMIT", 2), ("QUEUE_BYTES", 10)])
+async def test_a_slow_listener_is_told_that_it_lost_events(
+    monkeypatch: pytest.MonkeyPatch, bound: str, value: int
+) -> None:
     from cri.server import events as module
     from cri.server.errors import Exhausted
 
-    monkeypatch.setattr(module, "QUEUE_LIMIT", 2)
+    monkeypatch.setattr(module, bound, value)
     events, pod = Events(), sandbox(ready_at=6)
     listening = events.listen()
     first = listening.__anext__()
@@ -160,7 +163,8 @@ async def test_a_slow_listener_is_told_that_it_lost_events(monkeypatch: pytest.M
     for _ in range(4):
         events.publish(api.CONTAINER_CREATED_EVENT, pod.id, pod)
     assert (await waiting).pod_sandbox_status.id == pod.id
-    await listening.__anext__()
+    if bound == "QUEUE_LIMIT":
+        await listening.__anext__()
     with pytest.raises(Exhausted, match="list and listen again"):
         await listening.__anext__()
     events.publish(api.CONTAINER_CREATED_EVENT, pod.id, pod)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime.linux import files
-from runtime.linux.database import SCHEMA_VERSION, DatabaseError
+from runtime.linux.database import SCHEMA_VERSION, DatabaseError, DatabaseFull, open_database
 from runtime.linux.ledger import Effect, Ledger, read_ledger
 from runtime.linux.records import Records
 
@@ -142,3 +142,16 @@ def test_records_keep_documents_as_they_are(tmp_path: Path) -> None:
     assert records.get("sandbox", "b") is None
     assert records.all("sandbox") == {"a": doc}
     records.close()
+
+
+def test_no_room_for_an_entry_is_an_error_of_its_own(tmp_path: Path) -> None:
+    """crid answers RESOURCE_EXHAUSTED then, and says what to free."""
+    database = open_database(tmp_path / "ledger.db")
+    try:
+        database.write("PRAGMA max_page_count = 8", [()])
+        with pytest.raises(DatabaseFull, match=f"disk is full; free space on the file system of {tmp_path}"):
+            database.write(
+                "INSERT INTO records (kind, id, version, doc) VALUES (?, ?, 1, ?)", [("k", "id", "x" * (1 << 20))]
+            )
+    finally:
+        database.close()
