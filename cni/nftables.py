@@ -10,13 +10,20 @@ Source: libnftables(3).
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import threading
+import time
 from typing import Any, Final
 
 from cni.errors import CniError, ErrorCode
 
 LIBRARY: Final = "libnftables.so.1"
 EXCERPT: Final = 600
+#: What it says when somebody else's change came into the middle of a look; and how often one looks again.
+INTERRUPTED: Final = os.strerror(errno.EINTR)
+ATTEMPTS: Final = 50
+PAUSE_SECONDS: Final = 0.002
 
 
 class NftablesError(CniError):
@@ -36,11 +43,15 @@ class Nftables:
         with self._lock:
             if self._context is None:
                 self._open()
-            status = self._library.nft_run_cmd_from_buffer(self._context, command.encode())
-            output = self._library.nft_ctx_get_output_buffer(self._context).decode()
-            if status == 0:
-                return str(output)
-            reason = self._library.nft_ctx_get_error_buffer(self._context).decode().strip()
+            for _ in range(ATTEMPTS):
+                status = self._library.nft_run_cmd_from_buffer(self._context, command.encode())
+                output = self._library.nft_ctx_get_output_buffer(self._context).decode()
+                if status == 0:
+                    return str(output)
+                reason = self._library.nft_ctx_get_error_buffer(self._context).decode().strip()
+                if INTERRUPTED not in reason:
+                    break
+                time.sleep(PAUSE_SECONDS)  # nothing of it was done
         raise NftablesError(f"nftables refused: {reason[:EXCERPT]}", f"the command was: {command.strip()[:EXCERPT]}")
 
     def close(self) -> None:
