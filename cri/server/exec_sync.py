@@ -14,7 +14,6 @@ from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon, pod_of
 from cri.server.errors import InvalidRequest, TookTooLong, WrongState
 from cri.server.pods import Container
-from runtime.client import Exec
 from runtime.spec import ExecSpec
 
 OUTPUT_LIMIT = 16 << 20
@@ -24,14 +23,18 @@ _CHUNK = 1 << 16
 async def exec_sync(daemon: Daemon, request: api.ExecSyncRequest) -> api.ExecSyncResponse:
     """Raises TookTooLong after request.timeout seconds, once the command and all it started are killed."""
     container = runnable(daemon, request.container_id, request.cmd)
+    deadline = asyncio.timeout(request.timeout if request.timeout > 0 else None)
     with _Output() as stdout, _Output() as stderr:
-        spec = ExecSpec(id=secrets.token_hex(16), args=list(request.cmd))
-        running = await pod_of(container.sandbox).exec(
-            container.id, spec, stdout=stdout.write_end, stderr=stderr.write_end
-        )
-        stdout.listen()
-        stderr.listen()
-        code = await _wait(container, running, request)
+        try:
+            async with deadline:
+                code = await _run(container, request, stdout, stderr)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise TookTooLong(
+                f"command {request.cmd[0][:80]!r} in container {container.id[:13]} ({container.name}) timed out "
+                f"after {request.timeout} s and was killed"
+            ) from None
         return api.ExecSyncResponse(stdout=stdout.drained(), stderr=stderr.drained(), exit_code=code)
 
 
@@ -48,16 +51,15 @@ def runnable(daemon: Daemon, container_id: str, command: object) -> Container:
     return container
 
 
-async def _wait(container: Container, running: Exec, request: api.ExecSyncRequest) -> int:
+async def _run(container: Container, request: api.ExecSyncRequest, stdout: _Output, stderr: _Output) -> int:
+    """The exit code; a cancellation kills the command, be it only about to start."""
+    spec = ExecSpec(id=secrets.token_hex(16), args=list(request.cmd))
+    pod = pod_of(container.sandbox)
+    running = await pod.exec(container.id, spec, stdout=stdout.write_end, stderr=stderr.write_end)
+    stdout.listen()
+    stderr.listen()
     try:
-        async with asyncio.timeout(request.timeout if request.timeout > 0 else None):
-            return await running.wait()
-    except TimeoutError:
-        await running.kill()
-        raise TookTooLong(
-            f"command {request.cmd[0][:80]!r} in container {container.id[:13]} ({container.name}) timed out "
-            f"after {request.timeout} s and was killed"
-        ) from None
+        return await running.wait()
     except asyncio.CancelledError:
         await asyncio.shield(running.kill())
         raise
@@ -69,8 +71,7 @@ class _Output:
     def __init__(self) -> None:
         self._read_end, self.write_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read_end, False)
-        self._chunks: list[bytes] = []
-        self._left = OUTPUT_LIMIT
+        self._kept = bytearray()  # no list of pieces: a command that writes byte by byte makes millions of them
         self._listening = False
 
     def __enter__(self) -> _Output:
@@ -106,9 +107,7 @@ class _Output:
         if not chunk:
             self._unlisten()
             return False
-        if self._left > 0:
-            self._chunks.append(chunk[: self._left])
-            self._left -= len(chunk)
+        self._kept += chunk[: OUTPUT_LIMIT - len(self._kept)]
         return True
 
     def drained(self) -> bytes:
@@ -116,7 +115,7 @@ class _Output:
         for _ in range(_PIPE_READS):
             if not self._readable():
                 break
-        return b"".join(self._chunks)
+        return bytes(self._kept)
 
 
 _PIPE_READS = 64

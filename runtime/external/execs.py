@@ -12,7 +12,7 @@ from typing import Final
 
 from runtime.errors import NotFound
 from runtime.external.containers import ExternalContainer
-from runtime.external.processes import kill_family, read_pid
+from runtime.external.processes import is_ours, kill_family, read_pid
 from runtime.external.runs import Expect, Run, failure
 from runtime.external.terminals import ConsoleSocket
 from runtime.shim.birth import Finished, exit_code
@@ -73,6 +73,7 @@ class ExternalExec:
         self._run = None
         try:
             if error:
+                self._find_half_made()
                 raise ValueError
             self.pid = read_pid(f"{self._container.bundle}/{self._name}.pid")
             master = self._terminal.take() if self._terminal else None
@@ -88,6 +89,12 @@ class ExternalExec:
         self._expect(self.pid, self.reaped)
         if self._killed:
             self.kill()
+
+    def _find_half_made(self) -> None:
+        """A runtime that hung, or was killed, may have started the process before that; it must not go on."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = read_pid(f"{self._container.bundle}/{self._name}.pid")
+            self.pid = pid if is_ours(pid) else 0
 
     def reaped(self, wait_status: int) -> None:
         """The process was waited for."""
