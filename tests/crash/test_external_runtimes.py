@@ -96,7 +96,7 @@ async def test_crid_is_killed_while_a_container_is_created(
     crid: Crid, daemon: tuple[Crid, str], wrapped: Wrapped, moment: str
 ) -> None:
     """Nobody was told that it runs; so it does not, also not later on, and can be started."""
-    pod, id = await created(crid, daemon[1])
+    _, id = await created(crid, daemon[1])
     assert crid.process is not None
     wrapped.once("create", f"kill -9 {crid.process.pid}; {moment}")
     await start_fails(crid, id, "UNAVAILABLE")
