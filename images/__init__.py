@@ -1,12 +1,19 @@
 """OCI images: pulled or imported, verified, unpacked into overlay layers shared between containers.
 
-    reference -> registry/ | archive/ | build   sources of manifests and blobs
-              -> arrivals -> content            blobs, verified, by digest
-              -> unpack/ -> layers              directories for overlayfs, by chain id
-              -> catalog                        images by id and name
-              -> snapshots                      the writable layer of each container
+In reading order:
 
-The rest of the node talks to ImageStore and to nothing else in here.
+    reference.py -> registry/ | archive/ | build.py   a source.py of manifests and blobs, for a platform.py
+                 -> intake.py                          from manifest to finished layers, seen as one transfer.py
+                 -> arrivals.py -> content.py          blobs.py on their way, then verified, by digest.py
+                 -> inflate.py -> unpack/ -> layers.py directories for overlayfs, by chain id
+                 -> catalog.py                         image.py by id and name
+                 -> snapshots.py                       the writable layer of each container; changes.py what is in it
+
+    store.py      all of it behind one object: the rest of the node talks to ImageStore and to nothing else in here
+    documents.py  what of an image is JSON, checked as it is read; media.py its kinds; tar/ what is tar
+    limits.py     how much an image may cost; progress.py how far it is; errors.py what can go wrong
+    collect.py    garbage: what no image, container or leases.py refers to goes to trash.py
+    flights.py    done once, asked for by many; workers.py threads for what blocks; memory.py the C library's
 """
 
 from images.errors import ImageError

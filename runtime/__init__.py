@@ -1,1 +1,19 @@
-"""The container runtime: OCI bundles become processes in namespaces, cgroups and an overlay root filesystem."""
+"""The container runtime: OCI bundles become processes in namespaces, cgroups and an overlay root filesystem.
+
+It knows nothing of images, CNI, CRI or Kubernetes. In the order of a container's way, by the process that runs it:
+
+    crid     spec.py           what can be asked for, as values that travel as JSON
+             client.py         Runtime: the pods; pod.py one of them, by calls.py and events.py over its shim's socket
+             preparation.py    what is worked out beforehand: separation.py, processplan.py, podcgroup.py, state.py
+             watchers.py       containers that are paused while another one is born
+             launcher.py       starts the zygote, and starts it again
+    zygote   zygote.py         forks shims; gathering.py, rehearsal.py keep them small; trial.py tries the kernel
+    shim     shim/             one process per pod; external/ where an OCI runtime of others makes the containers
+             container.py      a container as its shim holds it; logs.py, status.py what it writes and what it hears
+             recovery.py       what a shim leaves behind that is killed
+    child    init.py           a container's first process; exec.py one more; criu.py one from a checkpoint
+             podinit.py        the first process of a shared PID namespace; heir.py where a user namespace owns it
+             rootfs.py         the plan of the tree; tree.py, mounting.py, devices.py, protections.py its steps
+             streams.py        the three streams; arrival.py into a PID namespace of others; process.py the rest
+    all      errors.py         how failures travel; signals.py a clean signal state
+"""

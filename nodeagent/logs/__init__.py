@@ -1,1 +1,8 @@
-"""Container logs on disk: their lines, reading and following them, rotation."""
+"""Container logs on disk: their lines, reading and following them, rotation.
+
+In reading order:
+
+    lines.py      the format
+    reader.py     one file; past.py those before it; follow.py those to come
+    rotation.py   a file that has grown too large
+"""

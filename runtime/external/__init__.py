@@ -1,10 +1,11 @@
 """Containers of an external OCI runtime (runc, crun, ...), run by the shim through its command line.
 
     crid    bundle.py      the OCI config, complete, from the same spec that the built-in runtime takes
-    shim    containers.py  create, start, exit, delete
+    shim    operations.py  what can be asked of such a shim
+            containers.py  create, start, exit, delete
             execs.py       exec --detach
             runs.py        one run of the command line: deadline, last words
-            operations.py  what can be asked of such a shim
+            processes.py   what it has started, by its pid file; terminals.py by its console socket
     child   view.py        the mounts that a run sees; then it is the runtime
 
 What the shim is to a container stays as it is: parent (as subreaper: the runtime's own process ends, and the

@@ -1,5 +1,6 @@
 """Checkpoint and restore: a container's processes and files into an archive, and out of it again, through CRIU.
 
+    take.py           one container into one archive; origin.py a container out of one
     criu.py           which criu there is, and whether it can work on this host
     conversation.py   CRIU's RPC: requests, the steps that it waits at, the answer
     dump.py           a running container into images
@@ -8,7 +9,6 @@
     inspection.py     what came out of them, asked of the kernel before any of it runs
     documents.py      config.dump, spec.dump, status.dump: what checkpointctl and the peers read
     archive.py        the tar archive: written, and unpacked without trust
-    rootfs.py         what a container has changed in its root file system, as a layer
     workplace.py      directories on the way, and their entries in the ledger
 
 The archive's layout is podman's, as containerd and CRI-O write it (github.com/checkpoint-restore/checkpointctl,

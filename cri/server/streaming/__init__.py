@@ -2,7 +2,7 @@
 
 An RPC leaves a checked request here and returns a URL; a client comes to that URL and its connection becomes streams.
 
-    server.py, tokens.py, requests.py   listening, one-time URLs, what was asked for
+    server.py, tokens.py, requests.py   listening, one-time URLs, what was asked for; config.py [streaming]
     http.py, negotiation.py             the HTTP request, the upgrade, which protocol in which version
     spdy/, over_spdy.py                 streams that the client opens
     websocket.py, channels.py, over_websocket.py    streams by channel number

@@ -5,8 +5,8 @@ through those, and what only v2 can do (kill, freeze, CLONE_INTO_CGROUP, pressur
 
     layout.py    which controller is where, and below which directory this daemon may work
     cgroup.py    Cgroup: create, apply, join, kill, freeze, remove, OOM kills; join.py the child's part
-    tree.py      the directories themselves
-    resources.py OCI `linux.resources` -> file settings, by settings_v1.py and settings_v2.py, values by convert.py
+    tree.py      the directories themselves; files.py the files in them; errors.py what they refuse
+    resources.py OCI `linux.resources` -> setting.py values, by settings_v1.py and settings_v2.py, numbers by convert.py
     devices.py   device rules -> one policy; bpf.py puts it into the kernel on v2
     usage.py     what a cgroup uses now; counters.py what it has used: both typed by stats.py, and read by
                  stats_v1.py (cgroupspy) and stats_v2.py
