@@ -129,6 +129,8 @@ class Config:
     """The handler of a pod that asks for none."""
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
     """Where devices are described (Container Device Interface); a later directory wins."""
+    device_ownership_from_security_context: bool = False
+    """Whether a device belongs to run_as_user and run_as_group inside, for those who are not root there."""
     nri: NriConfig = field(default_factory=NriConfig)
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -177,6 +179,7 @@ def from_document(document: dict[str, Any], source: str) -> Config:
         runtimes=_runtimes(table.table("runtimes")),
         default_runtime=table.text("default_runtime", defaults.default_runtime),
         cdi_spec_dirs=table.paths("cdi_spec_dirs", defaults.cdi_spec_dirs),
+        device_ownership_from_security_context=table.flag("device_ownership_from_security_context"),
         nri=NriConfig.of(table.table("nri"), state),
         streaming=StreamingConfig.of(table.table("streaming")),
         checkpoint=CheckpointConfig.of(table.table("checkpoint")),

@@ -164,6 +164,7 @@ def _surroundings(
         host_network=sandbox.host_network,
         mount_label=labels.mount,
         host_devices=not handler.privileged_without_host_devices,
+        devices_owned=daemon.config.device_ownership_from_security_context,
         cgroup_writable=handler.cgroup_writable,
         annotations={
             **chosen(sandbox.config.annotations, handler.pod_annotations),

@@ -59,6 +59,8 @@ class Surroundings:
     """SELinux label of the container's files; empty on a host without."""
     host_devices: bool = True
     """Whether a privileged container gets the devices of the host."""
+    devices_owned: bool = False
+    """Whether devices that are asked for belong to run_as_user and run_as_group."""
     cgroup_writable: bool = False
     annotations: Mapping[str, str] = field(default_factory=dict)
     """What an external runtime is to be told; allow-listed by its handler's configuration."""
@@ -138,9 +140,17 @@ def _devices(config: api.ContainerConfig, around: Surroundings) -> tuple[list[di
     rules = [*(PRIVILEGED_RULES if everything else DEFAULT_RULES)]
     for device in config.devices:
         made, allowed = device_config(device)
-        nodes += made
+        nodes += [{**node, **_owner(config.linux.security_context, around)} for node in made]
         rules += allowed
     return nodes, rules
+
+
+def _owner(context: api.LinuxContainerSecurityContext, around: Surroundings) -> dict[str, int]:
+    """Whose a device is inside, as far as it is not as on the host; a user namespace shows the host's own node."""
+    if not around.devices_owned or around.userns:
+        return {}
+    asked = {"uid": "run_as_user", "gid": "run_as_group"}
+    return {ours: getattr(context, theirs).value for ours, theirs in asked.items() if context.HasField(theirs)}
 
 
 def _guarded_paths(context: api.LinuxContainerSecurityContext, userns: bool) -> tuple[list[str], list[str]]:

@@ -18,7 +18,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from cri.proto.services import Method, methods
-from cri.server.errors import CriFault, foreseen, status_of, words_of
+from cri.server.errors import foreseen, status_of, words_of
 
 if TYPE_CHECKING:
     from cri.server.daemon import Daemon
@@ -129,7 +129,10 @@ def _log_unread(task: asyncio.Task[Any]) -> None:
 async def _refuse(method: Method, request: Message, context: Any, error: Exception, started: float) -> None:
     """End the call with the error's status; the log tells more where the error was not foreseen."""
     code, words = status_of(error), words_of(error)
-    level = logging.WARNING if isinstance(error, CriFault) else logging.ERROR
+    if method.name in _QUIET and code is grpc.StatusCode.NOT_FOUND:
+        level = logging.INFO  # kubelets ask for the status of what they have just removed
+    else:
+        level = logging.WARNING if foreseen(error) and code is not grpc.StatusCode.INTERNAL else logging.ERROR
     line = "%s %s: %s after %s: %s"
     log.log(level, line, method.name, subject(request), code.name, _since(started), words, exc_info=not foreseen(error))
     await context.abort(code, words[:_DETAILS_LIMIT])

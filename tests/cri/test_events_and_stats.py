@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
+from runtime.linux.cgroups import Cgroup, detect
 from tests.support.crid import Crid
 
 
@@ -70,6 +74,49 @@ async def test_statistics(crid: Crid, busybox: str) -> None:
     assert streamed.attributes.id == id
     [pods] = [item async for m in crid.cri.StreamPodSandboxStats() for item in m.pod_sandbox_stats]
     assert pods.attributes.id == pod[0]
+
+
+async def test_statistics_of_some(crid: Crid, busybox: str) -> None:
+    """Filters hold together, and an id may be the beginning of one."""
+    pods = [await crid.run_pod(labels={"app": app}) for app in ("a", "b")]
+    ids = [await crid.run(pod, busybox, ["sleep", "1000"], labels={"tier": "front"}) for pod in pods]
+    filters: list[tuple[dict[str, Any], list[str]]] = [
+        ({}, ids),
+        ({"id": ids[0][:13]}, ids[:1]),
+        ({"pod_sandbox_id": pods[1][0][:13]}, ids[1:]),
+        ({"label_selector": {"tier": "front"}}, ids),
+        ({"label_selector": {"tier": "front"}, "pod_sandbox_id": pods[0][0]}, ids[:1]),
+        ({"id": ids[0], "pod_sandbox_id": pods[1][0]}, []),
+        ({"label_selector": {"tier": "front", "no": "such"}}, []),
+    ]
+    for asked, expected in filters:
+        found = (await crid.cri.ListContainerStats(filter=asked)).stats
+        assert {each.attributes.id for each in found} == set(expected), asked
+    for asked, expected in [({"id": pods[0][0][:13]}, pods[0][0]), ({"label_selector": {"app": "b"}}, pods[1][0])]:
+        [one] = (await crid.cri.ListPodSandboxStats(filter=asked)).stats
+        assert one.attributes.id == expected
+        assert [name for name in ("cpu", "memory", "io", "network", "process") if not one.linux.HasField(name)] == []
+
+
+async def test_pressure_is_told_where_the_kernel_counts_it(crid: Crid, busybox: str) -> None:
+    """KEP-4205: in nanoseconds, while the kernel's files count microseconds."""
+    id = await crid.run(await crid.run_pod(), busybox, ["sh", "-c", "while :; do :; done"])
+    info = json.loads((await crid.cri.ContainerStatus(container_id=id, verbose=True)).info["info"])
+    cgroup = Cgroup(info["runtimeSpec"]["linux"]["cgroupsPath"], detect())
+    if not Path(cgroup.v2, "cpu.pressure").exists():
+        pytest.skip("this kernel counts no pressure (CONFIG_PSI)")
+
+    def some(kind: str) -> int:
+        line = Path(cgroup.v2, f"{kind}.pressure").read_text().splitlines()[0]
+        return int(line.rpartition("total=")[2]) * 1000
+
+    before = some("cpu")
+    stats = (await crid.cri.ContainerStats(container_id=id)).stats
+    assert before <= stats.cpu.psi.Some.Total <= some("cpu")
+    for psi in (stats.memory.psi, stats.io.psi):
+        assert psi.Full.Total <= psi.Some.Total
+    pod = (await crid.cri.PodSandboxStats(pod_sandbox_id=info["sandboxID"])).stats.linux
+    assert pod.cpu.psi.HasField("Some") and pod.memory.psi.HasField("Full") and pod.io.psi.HasField("Full")
 
 
 async def test_statistics_of_what_does_not_run(crid: Crid, busybox: str) -> None:

@@ -52,6 +52,16 @@ async def test_the_pod_cidr_is_for_pods_to_come_and_outlives_the_daemon(own: Cri
     assert (network["source"], str(cidr) in json.dumps(network["plugins"])) == ("built-in default", True)
 
 
+async def test_a_pod_cidr_for_both_families(own: Crid) -> None:
+    """As the kubelet passes on what a node's spec.podCIDRs say: with a comma between."""
+    cidrs = [ipaddress.ip_network("10.127.10.0/24"), ipaddress.ip_network("fd7a:115c::/120")]
+    both = ",".join(map(str, cidrs))
+    await own.cri.UpdateRuntimeConfig(runtime_config={"network_config": {"pod_cidr": both}})
+    network = (await own.cri.PodSandboxStatus(pod_sandbox_id=(await own.run_pod())[0])).status.network
+    for ip, cidr in zip([network.ip, *(each.ip for each in network.additional_ips)], cidrs, strict=True):
+        assert ipaddress.ip_address(ip) in cidr
+
+
 async def test_a_network_that_is_not_ready_is_told_with_its_reason(own: Crid) -> None:
     folder = own.base / "net.d"
     plugin = {"type": "no-such-plugin"}
@@ -81,6 +91,24 @@ async def test_a_pinned_image_says_so(own: Crid, registry: Registry) -> None:
     await own.cri.PullImage(image={"image": pushed.ref})
     assert (await own.cri.ImageStatus(image={"image": pushed.ref})).image.pinned
     assert [image.pinned for image in (await own.cri.ListImages()).images] == [True]
+
+
+async def test_devices_belong_to_the_user_where_the_operator_wants_it(own: Crid, registry: Registry) -> None:
+    """What containerd and CRI-O call by the same name: /dev/kvm for a virtual machine that does not run as root."""
+    pushed = push_image(registry, "owned:1", [busybox_rootfs()], {"Cmd": ["sh"]})
+    own.trust_plain_http(registry.host)
+    devices = [{"container_path": "/dev/mine", "host_path": "/dev/zero"}]
+    linux = {"security_context": {"run_as_user": {"value": 1000}, "run_as_group": {"value": 2000}}}
+    seen = []
+    for setting in ("", "device_ownership_from_security_context = true\n"):
+        own.config.write_text(setting + own.config.read_text())
+        await restart(own)
+        await own.cri.PullImage(image={"image": pushed.ref})
+        pod = await own.run_pod()
+        script = ["sh", "-c", "stat -c %u:%g /dev/mine; stat -c %u:%g /dev/null"]
+        await own.ended(await own.run(pod, pushed.ref, script, devices=devices, linux=linux))
+        seen.append(own.log_of(pod[1]).splitlines())
+    assert seen == [["0:0", "0:0"], ["1000:2000", "0:0"]]
 
 
 async def test_pulls_for_a_runtime_handler(crid: Crid, busybox: str) -> None:

@@ -11,6 +11,8 @@ import pytest
 from cri.client import CriError
 from cri.proto import api_pb2 as api
 from tests.support.crid import Crid
+from tests.support.images import busybox_rootfs, push_image
+from tests.support.registry import Registry
 
 
 def stop(id: str, timeout: int) -> api.StopContainerRequest:
@@ -43,6 +45,17 @@ async def test_the_stop_signal_comes_first(crid: Crid, busybox: str, signal: api
     assert (status.exit_code, "caught" in crid.log_of(pod[1])) == (7, True)
     assert status.stop_signal == (signal or api.SIGNAL_SIGTERM)
     await crid.cri.StopContainer(stop(id, 10))
+
+
+async def test_a_real_time_signal_of_the_image(crid: Crid, registry: Registry) -> None:
+    """systemd's own: SIGRTMIN+3 halts it, while SIGTERM makes it start again."""
+    pushed = push_image(registry, "halts:1", [busybox_rootfs()], {"Cmd": ["sh"], "StopSignal": "SIGRTMIN+3"})
+    await crid.cri.PullImage(image={"image": pushed.ref})
+    pod = await crid.run_pod()
+    id = await started_and_ready(crid, pod, pushed.ref, TRAPPING.format("37"))
+    await crid.cri.StopContainer(stop(id, 10))
+    status = await crid.status(id)
+    assert (status.exit_code, status.stop_signal) == (7, api.SIGNAL_SIGRTMINPLUS3)
 
 
 async def test_a_container_that_ignores_it_is_killed(crid: Crid, busybox: str) -> None:
