@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,17 @@ async def test_the_failure_policy_is_the_plugins_own(crid: Crid, busybox: str) -
         plugin.script()
         await crid.create(pod, busybox, SLEEP)
         assert plugin.told(pod[0]).count("CreateContainer") == 2
+
+
+async def test_a_plugin_that_hangs_and_is_kept_delays_many_as_it_delays_one(crid: Crid) -> None:
+    async with NriPlugin(crid, "10", "-keep-connected") as plugin:
+        plugin.script(hang=["RunPodSandbox"])
+        started = time.monotonic()
+        await asyncio.gather(*(crid.run_pod() for _ in range(20)))
+        assert time.monotonic() - started < 10  # in turn they would take 2 s each
+        plugin.script()
+        pod = await crid.run_pod()
+        assert plugin.told(pod[0]) == ["RunPodSandbox"]
 
 
 async def test_a_plugin_that_crashes_is_gone_and_can_come_back(crid: Crid, busybox: str) -> None:

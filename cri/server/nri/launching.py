@@ -1,7 +1,7 @@
 """Plugins that are installed on the node and started with it: /opt/nri/plugins/NN-name.
 
 Such a plugin finds its connection as file descriptor 3 and its index and name in its environment. When crid goes, so
-does the connection; a plugin that does not end with it is ended when crid stops, and by the next start otherwise.
+does the connection; a plugin that does not end with it is ended when crid stops, and by the kernel when crid is killed.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def launch(path: Path, index: str, base: str) -> tuple[Launched, socket.socket]:
     actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), PLUGIN_FD)]
     try:
         with theirs:
-            pid = os.posix_spawn(path, [str(path)], environment, file_actions=actions, setsid=True)
+            mortal = ["setpriv", "--pdeathsig", "KILL", "--", str(path)]
+            pid = os.posix_spawnp(mortal[0], mortal, environment, file_actions=actions, setsid=True)
     except BaseException:
         ours.close()
         raise

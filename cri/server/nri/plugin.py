@@ -70,6 +70,7 @@ class Plugin:
         self._policy = nri.FailurePolicy()
         self._old: set[int] = set()
         self._turn = asyncio.Lock()
+        self._silent_at = 0.0
         self._registered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         served = {
             "RegisterPlugin": Served(nri.RegisterPluginRequest, self._register),
@@ -161,33 +162,46 @@ class Plugin:
         if not self.wants(event):
             return None
         method = CALLS[event].method
-        async with self._turn:
-            if self.closed:
-                return None
-            try:
-                return await self._call(event, request)
-            except PluginRefused as error:
-                raise NriFault(f"NRI plugin {self.name} refuses {method}: {error}") from error
-            except PluginLost as error:
-                await self._failed(method, error)
-                if self._policy.fail_request:
-                    raise NriFault(f"NRI plugin {self.name} failed at {method}: {error}") from error
-                return None
+        try:
+            return await self._in_turn(event, request)
+        except PluginRefused as error:
+            raise NriFault(f"NRI plugin {self.name} refuses {method}: {error}") from error
+        except PluginLost as error:
+            if self._policy.fail_request:
+                raise NriFault(f"NRI plugin {self.name} failed at {method}: {error}") from error
+            return None
 
     async def validate(self, request: nri.ValidateContainerAdjustmentRequest) -> None:
         """Raises NriFault unless the plugin agrees: a validator that does not answer agrees to nothing."""
-        async with self._turn:
-            try:
-                response = await self._call(nri.VALIDATE_CONTAINER_ADJUSTMENT, request)
-            except PluginRefused as error:
-                raise NriFault(f"NRI validator {self.name} failed: {error}") from error
-            except PluginLost as error:
-                await self._failed("ValidateContainerAdjustment", error)
-                raise NriFault(f"NRI validator {self.name} failed: {error}") from error
+        try:
+            response = await self._in_turn(nri.VALIDATE_CONTAINER_ADJUSTMENT, request)
+        except (PluginRefused, PluginLost) as error:
+            raise NriFault(f"NRI validator {self.name} failed: {error}") from error
+        if response is None:
+            raise NriFault(f"NRI validator {self.name} is gone")
         if response.reject:
             raise NriFault(f"NRI validator {self.name} rejects it: {response.reason[:2000] or 'no reason given'}")
 
+    async def _in_turn(self, event: int, request: Any) -> Any:
+        """The response, or None when the plugin went while we waited for our turn. Raises PluginRefused, PluginLost.
+
+        Whoever waits while another call runs out of time shares its outcome: a plugin that hangs and is kept delays
+        each request by one timeout, and not the last of many by the sum of all.
+        """
+        asked = _now()
+        async with self._turn:
+            if self.closed:
+                return None
+            if asked <= self._silent_at:
+                raise PluginTimeout("it was asked before, and did not answer in time")
+            try:
+                return await self._call(event, request)
+            except PluginLost as error:
+                await self._failed(CALLS[event].method, error)
+                raise
+
     async def _failed(self, method: str, error: PluginLost) -> None:
+        self._silent_at = _now()
         kept = isinstance(error, PluginTimeout) and self._policy.keep_connected
         log.error("NRI plugin %s failed at %s%s: %s", self.name, method, "" if kept else ", it is closed", error)
         if not kept:
@@ -207,6 +221,10 @@ class Plugin:
         if "container" in request.DESCRIPTOR.fields_by_name:
             change.container.CopyFrom(request.container)
         return await self.connection.call("StateChange", change, nri.Empty, timeout)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _chunks(pods: Sequence[nri.PodSandbox], containers: Sequence[nri.Container]) -> Iterator[nri.SynchronizeRequest]:
