@@ -68,19 +68,18 @@ async def test_an_installed_plugin_is_started_with_its_configuration_and_ends_wi
 async def test_a_plugin_that_ignores_the_end_of_its_connection_dies_with_crid(
     registry: Registry, tmp_path: Path
 ) -> None:
-    plugin = tmp_path / "09-stubborn"
-    shutil.copy("/bin/sleep", sleep := tmp_path / "sleep")
-    sleep.chmod(0o644)  # not a plugin itself
-    plugin.write_text(
-        f"#!/bin/sh\ntrap '' TERM PIPE\ncp {sleep} {sleep}ing; chmod +x {sleep}ing; exec {sleep}ing 1000\n"
-    )
+    plugins, sleep = tmp_path / "plugins", tmp_path / "sleep"
+    plugins.mkdir()
+    shutil.copy("/bin/sleep", sleep)
+    plugin = plugins / "09-stubborn"
+    plugin.write_text(f"#!/bin/sh\ntrap '' TERM PIPE\nexec {sleep} 1000\n")
     plugin.chmod(0o755)
-    settings = f"nri.plugin_path = '{tmp_path}'\nnri.plugin_registration_timeout = 0.3\n"
+    settings = f"nri.plugin_path = '{plugins}'\nnri.plugin_registration_timeout = 0.3\n"
     async with configured(registry, settings) as (crid, _):
-        assert len(_processes(Path(f"{sleep}ing"))) == 1
+        assert len(_processes(sleep)) == 1
         crid.kill()
         async with asyncio.timeout(5):
-            while _processes(Path(f"{sleep}ing")):  # noqa: ASYNC110 - the kernel is asked
+            while _processes(sleep):  # noqa: ASYNC110 - the kernel is asked
                 await asyncio.sleep(0.02)
         plugin.unlink()
 
