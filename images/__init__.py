@@ -9,17 +9,18 @@ In reading order:
                  -> catalog.py                         image.py by id and name
                  -> snapshots.py                       the writable layer of each container; changes.py what is in it
 
-    store.py      all of it behind one object: the rest of the node talks to ImageStore and to nothing else in here
+    store.py      images behind one object, containers.py their containers' layers: the rest of the node talks to these
     documents.py  what of an image is JSON, checked as it is read; media.py its kinds; tar/ what is tar
     limits.py     how much an image may cost; progress.py how far it is; errors.py what can go wrong
     collect.py    garbage: what no image, container or leases.py refers to goes to trash.py
     flights.py    done once, asked for by many; workers.py threads for what blocks; memory.py the C library's
 """
 
+from images.containers import ContainerLayers, Usage
 from images.errors import ImageError
 from images.image import Image
 from images.progress import Progress
 from images.registry.credentials import Auth
-from images.store import ImageStore, Usage
+from images.store import ImageStore
 
-__all__ = ["Auth", "Image", "ImageError", "ImageStore", "Progress", "Usage"]
+__all__ = ["Auth", "ContainerLayers", "Image", "ImageError", "ImageStore", "Progress", "Usage"]

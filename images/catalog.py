@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from images.errors import ImageError, InvalidReference
+from images.errors import ImageError, ImageNotFound, InvalidReference
 from images.image import Image
 from images.reference import Reference
 from runtime.linux.records import Records
@@ -48,6 +48,13 @@ class Catalog:
             image = self._images.get(f"sha256:{found[1]}")
             return self._marked(image) if image else None
         return self._by_name(name) or self._by_short_id(name)
+
+    def known(self, name: str) -> Image:
+        """As find(); raises ImageNotFound."""
+        image = self.find(name)
+        if image is None:
+            raise ImageNotFound(f"image {name[:200]!r} is not here: pull it first")
+        return image
 
     def _by_name(self, name: str) -> Image | None:
         try:

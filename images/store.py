@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,10 +14,10 @@ from images.archive.opening import opened
 from images.arrivals import Arrivals
 from images.build import LayerFile, build_image, layer_tar
 from images.catalog import Catalog
-from images.changes import lay_down, write_changes
 from images.collect import Collector
+from images.containers import ContainerLayers, Usage
 from images.content import ContentStore
-from images.errors import ImageError, ImageNotFound, disk_full_explained
+from images.errors import ImageError
 from images.flights import Flights
 from images.image import Image
 from images.intake import Intake
@@ -37,7 +35,6 @@ from images.trash import Trash
 from images.workers import Workers
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Ledger
-from runtime.linux.overlay import OverlayRootfs
 from runtime.linux.records import Records
 
 if TYPE_CHECKING:
@@ -69,17 +66,10 @@ FAILPOINTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Space taken on the filesystem that `path` is on: bytes on disk, and inodes."""
-
-    path: str
-    bytes: int
-    inodes: int
-
-
 class ImageStore:
     """Images below `root`: content/, snapshots/ and trash/. For one event loop; recover() comes first.
+
+    The writable layers of containers, on top of them, are its `containers`.
 
     Whatever a call has begun is undone when it fails or is cancelled; what a crash leaves, recover() takes away.
     Errors are ImageError, ValueError for a key that is no name, or OSError where the disk itself fails.
@@ -107,6 +97,7 @@ class ImageStore:
         self._layers = Layers(root / "snapshots", ledger, trash, self._arrivals, workers, self._limits)
         self._snapshots = Snapshots(root / "snapshots", ledger, trash, workers)
         self._catalog = Catalog(records, pinned)
+        self.containers = ContainerLayers(root, self._catalog, self._layers, self._snapshots, workers, self._limits)
         self._leases = Leases()
         self._intake = Intake(self._content, self._arrivals, self._layers, workers, self._limits)
         self._collector = Collector(
@@ -216,7 +207,7 @@ class ImageStore:
 
         Containers of it go on: their layers stay until the last of them is released and garbage is collected.
         """
-        self._catalog.remove(self._known(name).id)
+        self._catalog.remove(self._catalog.known(name).id)
         failpoint("images.image.removed")
         await self._collector.run()
 
@@ -229,64 +220,3 @@ class ImageStore:
         sizes, layers = list(self._content.sizes.values()), self._layers.usage.values()
         total = sum(sizes) + sum(size for size, _ in layers)
         return Usage(str(self._root), total, len(sizes) + sum(inodes for _, inodes in layers))
-
-    async def prepare(self, key: str, image_id: str, *, holder: str = "") -> OverlayRootfs:
-        """A writable layer for a container, on top of an image; the same key gives the same one again.
-
-        Raises ImageNotFound, and ValueError for a key that is no plain file name.
-        """
-        image = self._known(image_id)
-        lower = [self._layers.directory(chain_id) for chain_id in reversed(image.layers)]
-        lower = lower or [self._snapshots.empty]  # an image without layers; overlayfs wants one
-        upper, work = await self._snapshots.prepare(key, holder, image.layers, lower[0])
-        return OverlayRootfs(tuple(map(str, lower)), upper, work)
-
-    async def write_changes(self, key: str, out: Path, limit: int) -> None:
-        """Write what a container has changed as a layer into a new file. The container must be paused.
-
-        Raises TooLarge beyond `limit` bytes, FileNotFoundError for an unknown key, OSError.
-        """
-        upper = self._snapshots.directory(key) / "upper"
-
-        def write() -> None:
-            with out.open("xb") as file, disk_full_explained("writing what a container has changed"):
-                write_changes(upper, file, limit)
-
-        await self._workers.run(write)
-
-    async def lay_down(self, key: str, layer: Path, limit: int) -> None:
-        """Unpack such a layer, trusted as little as that of an image, into the fresh one of another container.
-
-        Raises ImageError, FileNotFoundError, OSError.
-        """
-        upper = self._snapshots.directory(key) / "upper"
-        below = [self._layers.directory(chain_id) for chain_id in reversed(self._snapshots.layers[key])]
-        limits = replace(self._limits, unpacked=limit)
-
-        def unpack() -> None:
-            fd = os.open(layer, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                lay_down(fd, upper, below, limits)
-            finally:
-                os.close(fd)
-
-        await self._workers.run(unpack)
-
-    async def release(self, key: str) -> None:
-        """Remove a container's layer; an unknown key is no error. The container must be gone."""
-        await self._snapshots.release(key)
-
-    def snapshots(self) -> dict[str, str]:
-        """The keys of all snapshots, with the holder of each."""
-        return dict(self._snapshots.holders)
-
-    async def snapshot_usage(self, key: str) -> Usage:
-        """What a container has written to its layer; raises FileNotFoundError."""
-        size, inodes = await self._snapshots.usage(key)
-        return Usage(str(self._root), size, inodes)
-
-    def _known(self, name: str) -> Image:
-        image = self._catalog.find(name)
-        if image is None:
-            raise ImageNotFound(f"image {name[:200]!r} is not here: pull it first")
-        return image

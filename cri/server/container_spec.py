@@ -97,7 +97,7 @@ def _check_security(sandbox: Sandbox, context: api.LinuxContainerSecurityContext
 
 async def _snapshot(daemon: Daemon, sandbox: Sandbox, key: str, image: Image, snapshots: list[str]) -> OverlayRootfs:
     snapshots.append(key)
-    return await daemon.images.prepare(key, image.id, holder=sandbox.id)
+    return await daemon.images.containers.prepare(key, image.id, holder=sandbox.id)
 
 
 async def _image_volumes(

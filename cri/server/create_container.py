@@ -113,7 +113,7 @@ async def _take_back(daemon: Daemon, sandbox: Sandbox, id: str, snapshots: list[
     """What cannot be undone now keeps its ledger entry, for the next start."""
     try:
         for key in snapshots:
-            await asyncio.shield(daemon.images.release(key))
+            await asyncio.shield(daemon.images.containers.release(key))
         await asyncio.shield(workplace.discard(daemon, id))
     except Exception as error:
         log.exception("container %s is left half-made; the next start takes it back", id)

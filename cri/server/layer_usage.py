@@ -56,7 +56,7 @@ class LayerUsage:
     async def _walk(self, key: str) -> None:
         async with self._slots:
             try:
-                usage = await self._images.snapshot_usage(key)
+                usage = await self._images.containers.usage(key)
             except (ImageError, OSError) as error:
                 log.warning("the size of snapshot %s cannot be measured: %s", key, error)
                 return

@@ -48,7 +48,7 @@ async def _states(daemon: Daemon) -> None:
     daemon.ledger.strike_outlived()
     await daemon.images.recover()
     used = {key for container in daemon.store.containers for key in container.snapshots}
-    daemon.orphans = sorted(daemon.images.snapshots().keys() - used)
+    daemon.orphans = sorted(daemon.images.containers.holders().keys() - used)
     await each(_recover_sandbox(daemon, sandbox) for sandbox in daemon.store.sandboxes)
     await workplace.tidy(daemon)
 

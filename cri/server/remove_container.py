@@ -45,7 +45,7 @@ async def remove(daemon: Daemon, container: Container) -> None:
 async def release(daemon: Daemon, container: Container) -> None:
     """Give back the root file system and image volumes."""
     for key in container.snapshots:
-        await daemon.images.release(key)
+        await daemon.images.containers.release(key)
         daemon.layers.forget(key)
     await workplace.discard(daemon, container.id)
     daemon.rates.forget(container.id)

@@ -92,7 +92,7 @@ async def _take_back_start(daemon: Daemon, container: Container) -> None:
 async def _release_orphaned_snapshots(daemon: Daemon) -> None:
     for key in daemon.orphans:
         try:
-            await daemon.images.release(key)
+            await daemon.images.containers.release(key)
         except Exception:
             log.exception("snapshot %s could not be released; the next start tries again", key)
 

@@ -62,4 +62,4 @@ async def lay_down(daemon: Daemon, id: str, snapshot: str) -> None:
     """Put the files that the checkpointed container had changed into the new one's writable layer."""
     layer = place_of(daemon, id) / archive.ROOTFS
     if layer.exists():
-        await daemon.images.lay_down(snapshot, layer, daemon.config.checkpoint.limit)
+        await daemon.images.containers.lay_down(snapshot, layer, daemon.config.checkpoint.limit)

@@ -83,7 +83,7 @@ async def take(daemon: Daemon, container: Container, program: str, location: str
         failpoint("crid.checkpoint.paused")
         await dump(container, program, place / IMAGES, place / WORK, seconds)
         failpoint("crid.checkpoint.dumped")
-        await daemon.images.write_changes(container.snapshots[0], place / archive.ROOTFS, limit)
+        await daemon.images.containers.write_changes(container.snapshots[0], place / archive.ROOTFS, limit)
         for name in (LOG, archive.STATISTICS):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(place / WORK / name, place / name)

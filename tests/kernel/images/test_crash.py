@@ -31,8 +31,8 @@ async def main(directory, ref):
     store = ImageStore(directory / "root", Ledger(directory / "node.db", "crid"), Records(directory / "node.db"))
     await store.recover()
     image = await store.pull(ref)
-    await store.prepare("c1", image.id, holder="pod")
-    await store.release("c1")
+    await store.containers.prepare("c1", image.id, holder="pod")
+    await store.containers.release("c1")
     await store.remove(image.id)
 
 asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
@@ -68,8 +68,8 @@ async def test_kill(
         return  # nor so often
     store = ImageStore(tmp_path / "root", ledger, records)
     await store.recover()
-    for key in store.snapshots():
-        await store.release(key)
+    for key in store.containers.holders():
+        await store.containers.release(key)
     root = tmp_path / "root"
     on_disk = {f"layers/{path.name}" for path in (root / "snapshots/layers").iterdir()}
     assert on_disk == {entry.key for entry in ledger.entries("snapshot")}
@@ -79,8 +79,8 @@ async def test_kill(
     needed = {f"layers/{layer.hex[:32]}" for image in store.list() for layer in image.layers}
     assert on_disk == needed, "layers without an image are collected at the start"
     image = await store.pull(pushed.ref)
-    assert Path((await store.prepare("c2", image.id)).lower[-1], "bin/sh").exists()
-    await store.release("c2")
+    assert Path((await store.containers.prepare("c2", image.id)).lower[-1], "bin/sh").exists()
+    await store.containers.release("c2")
     await store.remove(image.id)
     assert ledger.entries() == []
     assert store.usage().bytes == 0
@@ -103,13 +103,13 @@ async def test_an_error_is_undone_at_once(
     try:
         with pytest.raises(failpoints.FailpointError):
             image = await store.pull(pushed.ref)
-            await store.prepare("c1", image.id)
-            await store.release("c1")
+            await store.containers.prepare("c1", image.id)
+            await store.containers.release("c1")
     finally:
         failpoints.arm("")
     image = await store.pull(pushed.ref)
-    await store.prepare("c1", image.id)
-    await store.release("c1")
+    await store.containers.prepare("c1", image.id)
+    await store.containers.release("c1")
     await store.remove(image.id)
     await store.gc()
     assert ledger.entries() == []

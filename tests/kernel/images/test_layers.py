@@ -282,7 +282,7 @@ async def test_random_layers_stack_as_umoci_unpacks_them(
     pushed = push_image(registry, f"random:{seed}", [random_layer(chance, number) for number in range(4)])
     image = await store.pull(pushed.ref)
     bundle = unpacked_by_umoci(pushed.ref, tmp_path)
-    with mounted(await store.prepare("c1", image.id), tmp_path / "mounted") as root:
+    with mounted(await store.containers.prepare("c1", image.id), tmp_path / "mounted") as root:
         ours, theirs = view(root, times=False), view(bundle / "rootfs", times=False)
     for both in (ours, theirs):
         both.pop(".")  # umoci's own directory
@@ -297,26 +297,26 @@ async def test_an_opaque_root_hides_everything_below(store: ImageStore, registry
         tar(raw_entry(b".wh..wh..opq"), regular("two/mine", b"5"), regular("five", b"5")),
     ]
     image = await store.pull(push_image(registry, "opaque:1", layers).ref)
-    with mounted(await store.prepare("c1", image.id), tmp_path / "mounted") as root:
+    with mounted(await store.containers.prepare("c1", image.id), tmp_path / "mounted") as root:
         assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == ["five", "two", "two/mine"]
 
 
 async def test_a_container_writes_to_its_own_layer_only(store: ImageStore, registry: Registry, tmp_path: Path) -> None:
     layer = tar(raw_entry(b"./", b"5", mode=0o751, uid=8), regular("data/file", b"image"))
     image = await store.pull(push_image(registry, "cow:1", [layer]).ref)
-    rootfs = await store.prepare("c1", image.id)
+    rootfs = await store.containers.prepare("c1", image.id)
     with mounted(rootfs, tmp_path / "mounted") as root:
         assert (root.stat().st_uid, stat.S_IMODE(root.stat().st_mode)) == (8, 0o751)
         (root / "data/file").write_text("container")
         (root / "data/new").write_bytes(bytes(100_000))
-        usage = await store.snapshot_usage("c1")
+        usage = await store.containers.usage("c1")
         assert usage.inodes == 4
         assert 100_000 < usage.bytes < 200_000
     assert Path(rootfs.lower[0], "data/file").read_text() == "image"
-    other = await store.prepare("c2", image.id)
+    other = await store.containers.prepare("c2", image.id)
     with mounted(other, tmp_path / "mounted") as root:
         assert (root / "data/file").read_text() == "image"
-    await store.release("c1")
+    await store.containers.release("c1")
     assert not Path(rootfs.upper).exists()
 
 

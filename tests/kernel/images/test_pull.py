@@ -27,7 +27,7 @@ async def root_of(store: ImageStore, name: str, key: str = "c1") -> Path:
     """The top layer of an image."""
     image = store.get(name)
     assert image is not None
-    return Path((await store.prepare(key, image.id)).lower[0])
+    return Path((await store.containers.prepare(key, image.id)).lower[0])
 
 
 @pytest.mark.parametrize("form", ["gzip", "zstd", "plain"])
@@ -94,7 +94,7 @@ async def test_images_of_other_tools(store: ImageStore, registry: Registry, tmp_
         image = await store.pull(target)
         manifest = run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{target}")
         assert image.id in manifest
-        rootfs = await store.prepare(f"c{number}", image.id)
+        rootfs = await store.containers.prepare(f"c{number}", image.id)
         names = {name for layer in rootfs.lower for name in os.listdir(f"{layer}/data")}
         assert names == {"file0", "file1", "file2"}
 
@@ -130,7 +130,7 @@ async def test_shared_layers_are_neither_fetched_nor_unpacked_again(store: Image
     assert first.layers[0] == second.layers[0]
     assert one.blobs[0] not in registry.log[before:]
     assert two.blobs[1] in registry.log[before:]
-    lower = [(await store.prepare(key, image.id)).lower for key, image in (("c1", first), ("c2", second))]
+    lower = [(await store.containers.prepare(key, image.id)).lower for key, image in (("c1", first), ("c2", second))]
     assert lower[0][1] == lower[1][1]
     assert lower[0][0] != lower[1][0]
 
@@ -172,7 +172,7 @@ async def test_an_image_without_layers(store: ImageStore, registry: Registry) ->
         "scratch", "1", {"schemaVersion": 2, "config": descriptor, "layers": [], "mediaType": kind}, kind
     )
     image = await store.pull(f"{registry.host}/scratch:1")
-    (lower,) = (await store.prepare("c1", image.id)).lower
+    (lower,) = (await store.containers.prepare("c1", image.id)).lower
     assert os.listdir(lower) == []
 
 

@@ -40,10 +40,10 @@ async def test_removal_takes_all_names_and_all_that_only_it_needs(
     await store.remove(one.ref)
     (left,) = store.list()
     assert left.id == two.image_id
-    assert all(Path(layer).is_dir() for layer in (await store.prepare("c1", left.id)).lower)
+    assert all(Path(layer).is_dir() for layer in (await store.containers.prepare("c1", left.id)).lower)
     assert not any(one.blobs[1][7:] in name for name in files(tmp_path / "root"))
     assert any(one.blobs[0][7:] in name for name in files(tmp_path / "root"))
-    await store.release("c1")
+    await store.containers.release("c1")
     await store.remove(left.id[:20])
     assert files(tmp_path / "root") == []
     assert (store.usage().bytes, store.usage().inodes) == (0, 0)
@@ -55,33 +55,33 @@ async def test_a_container_keeps_the_layers_of_a_removed_image(
     store: ImageStore, registry: Registry, tmp_path: Path
 ) -> None:
     image = await store.pull(push_image(registry, "kept:1").ref)
-    rootfs = await store.prepare("c1", image.id, holder="sandbox")
+    rootfs = await store.containers.prepare("c1", image.id, holder="sandbox")
     await store.remove(image.id)
     assert all(Path(layer).is_dir() for layer in rootfs.lower)
     with pytest.raises(ImageNotFound):
-        await store.prepare("c2", image.id)
-    assert store.snapshots() == {"c1": "sandbox"}
-    await store.release("c1")
-    await store.release("c1")
+        await store.containers.prepare("c2", image.id)
+    assert store.containers.holders() == {"c1": "sandbox"}
+    await store.containers.release("c1")
+    await store.containers.release("c1")
     await store.gc()
     assert files(tmp_path / "root") == []
 
 
 async def test_preparing_again_gives_the_same(store: ImageStore, registry: Registry) -> None:
     image = await store.pull(push_image(registry, "twice:1").ref)
-    first = await store.prepare("c1", image.id)
+    first = await store.containers.prepare("c1", image.id)
     Path(first.upper, "written").write_text("kept")
-    assert await store.prepare("c1", image.id) == first
+    assert await store.containers.prepare("c1", image.id) == first
     assert Path(first.upper, "written").exists()
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", "../x", "a/b", "/abs", "a\0b", "x" * 200, "-x", ".hidden"])
 async def test_keys_that_are_no_names(store: ImageStore, registry: Registry, key: str) -> None:
     image = await store.pull(push_image(registry, "keys:1").ref)
-    for call in (store.prepare(key, image.id), store.release(key), store.snapshot_usage(key)):
+    for call in (store.containers.prepare(key, image.id), store.containers.release(key), store.containers.usage(key)):
         with pytest.raises(ValueError, match="key"):
             await call
-    assert store.snapshots() == {}
+    assert store.containers.holders() == {}
 
 
 def disk_usage(path: Path) -> int:
@@ -109,14 +109,14 @@ async def test_pulls_and_removals_at_once(store: ImageStore, registry: Registry,
             if (number + turn) % 3 == 0:
                 await store.gc()
             try:
-                rootfs = await store.prepare(f"c{number}-{turn}", image.id)
+                rootfs = await store.containers.prepare(f"c{number}-{turn}", image.id)
             except ImageNotFound:
                 continue  # another one's removal came between
             assert Path(rootfs.lower[1], "base").stat().st_size == 300_000
             assert Path(rootfs.lower[0], "own").exists()
             await store.remove(image.id) if store.get(image.id) else None
             assert Path(rootfs.lower[1], "base").exists()
-            await store.release(f"c{number}-{turn}")
+            await store.containers.release(f"c{number}-{turn}")
 
     await asyncio.gather(*(churn(ref, number) for number, ref in enumerate(refs * 2)))
     for image in store.list():
@@ -129,15 +129,15 @@ async def test_a_store_that_starts_again(
     store: ImageStore, registry: Registry, tmp_path: Path, ledger: Ledger, records: Records
 ) -> None:
     image = await store.pull(push_image(registry, "restart:1").ref)
-    rootfs = await store.prepare("c1", image.id, holder="pod")
+    rootfs = await store.containers.prepare("c1", image.id, holder="pod")
     before = store.usage()
     again = ImageStore(tmp_path / "root", ledger, records, pinned=[image.repo_tags[0]])
     await again.recover()
     (found,) = again.list()
     assert found.pinned
     assert (found.id, found.config, found.layers) == (image.id, image.config, image.layers)
-    assert (again.usage(), again.snapshots()) == (before, {"c1": "pod"})
-    assert await again.prepare("c1", image.id) == rootfs
+    assert (again.usage(), again.containers.holders()) == (before, {"c1": "pod"})
+    assert await again.containers.prepare("c1", image.id) == rootfs
     await again.close()
 
 
@@ -148,7 +148,7 @@ async def test_what_nobody_wrote_down_goes_at_the_start(
     image = await store.pull(push_image(registry, "power:1", [[regular("x", b"x")], [regular("y", b"y")]]).ref)
     other = await store.pull(push_image(registry, "power:2", [[regular("z", b"z")]]).ref)
     root = tmp_path / "root"
-    lower = (await store.prepare("c1", image.id)).lower
+    lower = (await store.containers.prepare("c1", image.id)).lower
     shutil.rmtree(lower[0])
     for name in ("snapshots/layers/foreign", "snapshots/unpacking/half", "snapshots/containers/ghost", "trash/x"):
         (root / name / "sub").mkdir(parents=True)
@@ -209,10 +209,10 @@ async def test_a_disk_that_is_full_for_containers(small_disk: Path, store: Image
     prepared = 0
     with pytest.raises(DiskFull, match="container"):
         for prepared in range(200):
-            await store.prepare(f"c{prepared}", image.id)
-    assert len(store.snapshots()) == len(list((small_disk / "snapshots/containers").iterdir())) == prepared
-    await store.release("c0")
-    await store.prepare("again", image.id)
+            await store.containers.prepare(f"c{prepared}", image.id)
+    assert len(store.containers.holders()) == len(list((small_disk / "snapshots/containers").iterdir())) == prepared
+    await store.containers.release("c0")
+    await store.containers.prepare("again", image.id)
 
 
 def skopeo(*argv: str) -> None:
@@ -239,7 +239,7 @@ async def test_archives_of_skopeo(
     skopeo(f"docker://{pushed.ref}", f"{form}:{archive}:example.com/imported:v1")
     (image,) = await store.import_archive(archive)
     assert (image.id, image.repo_tags) == (pushed.image_id, ("example.com/imported:v1",))
-    rootfs = await store.prepare("c1", image.id)
+    rootfs = await store.containers.prepare("c1", image.id)
     assert len(rootfs.lower) == 3
     (renamed,) = await store.import_archive(archive, "other:2")
     assert renamed.repo_tags == ("docker.io/library/other:2", "example.com/imported:v1")
@@ -295,7 +295,7 @@ async def test_built_images_are_the_same_each_time(store: ImageStore) -> None:
     assert one.id == two.id
     assert two.repo_tags == ("docker.io/library/demo:1", "docker.io/library/demo:2")
     assert two.repo_digests == ()
-    root = Path((await store.prepare("c1", one.id)).lower[0])
+    root = Path((await store.containers.prepare("c1", one.id)).lower[0])
     assert os.stat(root / "bin/sh").st_ino == os.stat(root / "bin/busybox").st_ino
 
 
