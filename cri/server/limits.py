@@ -6,7 +6,9 @@ UpdateContainerResources comes here, and so do NRI's plugins; the caller holds t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cri.proto import api_pb2 as api
@@ -48,6 +50,27 @@ async def change_limits(store: Store, container: Container, change: Resources) -
     linux["resources"] = overlaid(linux["resources"], change)
     store.save_spec(container)
     store.save_state(container)
+
+
+async def change_oom_score(store: Store, container: Container, asked: int, score: int) -> None:
+    """Give a container another oom_score_adj: a kubelet works it out from the memory request, which a resize changes.
+
+    `score` is what this host allows of what was `asked`.
+    """
+    if container.running:
+        await asyncio.to_thread(_write_oom_scores, Cgroup(container.cgroup, container.sandbox.layout), score)
+    container.resources.oom_score_adj = asked
+    container.spec.oci["process"]["oomScoreAdj"] = score
+    store.save_spec(container)
+    store.save_state(container)
+
+
+def _write_oom_scores(cgroup: Cgroup, score: int) -> None:
+    """Blocks; a second look finds whom the first one's processes were just giving birth to."""
+    for _ in range(2):
+        for pid in cgroup.procs():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                Path(f"/proc/{pid}/oom_score_adj").write_text(str(score))
 
 
 def completed(change: Resources, wanted: Resources) -> Resources:

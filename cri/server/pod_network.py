@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ SETTING, POD_CIDR = "setting", "pod_cidr"
 """Kind and id of the record that keeps what UpdateRuntimeConfig has told us."""
 
 
+_SMALLEST = 4
+"""Addresses: the network's own, the bridge's, a pod's, and the broadcast one."""
+
+
 def pod_network(network: NetworkConfig, cidr: str) -> dict[str, Any]:
     """The default network; `cidr` is one subnet, or two with a comma between them. Raises cni.InvalidConfig.
 
@@ -35,6 +40,9 @@ def set_pod_cidr(daemon: Daemon, cidr: str) -> None:
         conflist = pod_network(daemon.config.network, cidr)
     except InvalidConfig as error:
         raise InvalidRequest(f"pod_cidr {cidr[:80]!r}: {error}") from error
+    for part in cidr.split(","):
+        if (network := ipaddress.ip_network(part.strip())).num_addresses < _SMALLEST:
+            raise InvalidRequest(f"pod_cidr {network} has no address for a pod; the smallest that has is a /30 or /126")
     daemon.records.put(SETTING, POD_CIDR, {"cidr": cidr})
     daemon.cni.set_default(conflist)
 

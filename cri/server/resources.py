@@ -28,7 +28,7 @@ def oci_resources(asked: api.LinuxContainerResources) -> dict[str, Any]:
     the cgroup code when it applies them.
     """
     resources: dict[str, Any] = {}
-    _check_bandwidth(asked)
+    _check_cpu(asked)
     if cpu := {ours: getattr(asked, theirs) for theirs, ours in _CPU.items() if getattr(asked, theirs)}:
         resources["cpu"] = cpu
     if memory := _memory(asked):
@@ -40,9 +40,11 @@ def oci_resources(asked: api.LinuxContainerResources) -> dict[str, Any]:
     return resources
 
 
-def _check_bandwidth(asked: api.LinuxContainerResources) -> None:
+def _check_cpu(asked: api.LinuxContainerResources) -> None:
     # The kernel's own bounds (kernel/sched/core.c), which it tells as EINVAL.
-    if 0 < asked.cpu_quota < 1000:
+    if asked.cpu_shares < 0:
+        raise InvalidRequest(f"cpu_shares is {asked.cpu_shares}; leave it 0 for the default, or give 2 and more")
+    if asked.cpu_quota < -1 or 0 < asked.cpu_quota < 1000:
         raise InvalidRequest(f"cpu_quota is {asked.cpu_quota} us; the least is 1000, and -1 lifts the limit")
     if asked.cpu_period and not 1000 <= asked.cpu_period <= 1_000_000:
         raise InvalidRequest(f"cpu_period {asked.cpu_period} us is outside 1000..1000000")

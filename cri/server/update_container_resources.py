@@ -5,8 +5,8 @@ from __future__ import annotations
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
 from cri.server.errors import WrongState
-from cri.server.limits import change_limits
-from cri.server.resources import merged, oci_resources
+from cri.server.limits import change_limits, change_oom_score
+from cri.server.resources import merged, oci_resources, oom_score_adj
 
 
 async def update_container_resources(
@@ -18,7 +18,10 @@ async def update_container_resources(
         if container.finished_at:
             raise WrongState(f"container {container.id[:13]} ({container.name}) has exited; it has no limits any more")
         oci_resources(merged(container.resources, request.linux))  # before any plugin is asked
+        score = oom_score_adj(request.linux.oom_score_adj)
         change = await daemon.nri.update(container, request.linux)
         await change_limits(daemon.store, container, change)
+        if request.linux.oom_score_adj:  # 0: not specified
+            await change_oom_score(daemon.store, container, request.linux.oom_score_adj, score)
     await daemon.nri.updated(container)
     return api.UpdateContainerResourcesResponse()

@@ -88,9 +88,10 @@ async def RuntimeConfig(world: World) -> None:
 async def UpdateRuntimeConfig(world: World) -> None:
     """An empty CIDR changes nothing (api.proto, NetworkConfig)."""
     await world.cri.UpdateRuntimeConfig(runtime_config={"network_config": {"pod_cidr": ""}})
-    with pytest.raises(CriError, match="pod_cidr 'x'") as caught:
-        await world.cri.UpdateRuntimeConfig(runtime_config={"network_config": {"pod_cidr": "x"}})
-    assert caught.value.code == "INVALID_ARGUMENT"
+    for cidr, words in (("x", "pod_cidr 'x'"), ("10.1.0.0/31", "no address for a pod")):
+        with pytest.raises(CriError, match=words) as caught:
+            await world.cri.UpdateRuntimeConfig(runtime_config={"network_config": {"pod_cidr": cidr}})
+        assert caught.value.code == "INVALID_ARGUMENT"
 
 
 @call

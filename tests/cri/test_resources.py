@@ -77,6 +77,21 @@ async def test_half_of_a_pair_leaves_the_other_half(crid: Crid, busybox: str) ->
     assert (resources.cpu_quota, resources.cpu_period) == (20_000, 100_000)
 
 
+async def test_a_new_oom_score_reaches_every_process(crid: Crid, busybox: str) -> None:
+    """A kubelet that resizes a container sends the score that its new memory request makes."""
+    script = "sleep 1000 & exec sleep 1000"
+    linux = {"resources": {"oom_score_adj": 500}}
+    id = await crid.run(await crid.run_pod(), busybox, ["sh", "-c", script], linux=linux)
+    pids = (await crid.exec(id, "pidof", "sleep"))[1].split()
+    files = [f"/proc/{pid}/oom_score_adj" for pid in pids]
+    for score in (700, 600):
+        await crid.cri.UpdateContainerResources(container_id=id, linux={"oom_score_adj": score})
+        assert (await crid.exec(id, "cat", *files))[1].split() == [str(score)] * 2
+        assert (await crid.status(id)).resources.linux.oom_score_adj == score
+    with pytest.raises(CriError, match="is outside"):
+        await crid.cri.UpdateContainerResources(container_id=id, linux={"oom_score_adj": 1001})
+
+
 @pytest.fixture
 def kubelets() -> Iterator[Cgroup]:
     """A pod cgroup that a kubelet has made, with its limit."""
