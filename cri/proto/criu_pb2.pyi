@@ -183,12 +183,78 @@ class Mount(_message.Message):
     def __init__(self, fstype: _Optional[int] = ..., mnt_id: _Optional[int] = ..., parent_mnt_id: _Optional[int] = ..., flags: _Optional[int] = ..., root: _Optional[str] = ..., mountpoint: _Optional[str] = ..., source: _Optional[str] = ..., ext_key: _Optional[str] = ...) -> None: ...
 
 class File(_message.Message):
-    __slots__ = ("type", "id")
+    __slots__ = ("type", "id", "reg", "ify", "usk")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    REG_FIELD_NUMBER: _ClassVar[int]
+    IFY_FIELD_NUMBER: _ClassVar[int]
+    USK_FIELD_NUMBER: _ClassVar[int]
     type: int
     id: int
-    def __init__(self, type: _Optional[int] = ..., id: _Optional[int] = ...) -> None: ...
+    reg: RegularFile
+    ify: Watches
+    usk: UnixSocket
+    def __init__(self, type: _Optional[int] = ..., id: _Optional[int] = ..., reg: _Optional[_Union[RegularFile, _Mapping]] = ..., ify: _Optional[_Union[Watches, _Mapping]] = ..., usk: _Optional[_Union[UnixSocket, _Mapping]] = ...) -> None: ...
+
+class RegularFile(_message.Message):
+    __slots__ = ("flags", "name")
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    flags: int
+    name: str
+    def __init__(self, flags: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
+
+class Watches(_message.Message):
+    __slots__ = ("wd",)
+    WD_FIELD_NUMBER: _ClassVar[int]
+    wd: _containers.RepeatedCompositeFieldContainer[Watch]
+    def __init__(self, wd: _Optional[_Iterable[_Union[Watch, _Mapping]]] = ...) -> None: ...
+
+class Watch(_message.Message):
+    __slots__ = ("f_handle",)
+    F_HANDLE_FIELD_NUMBER: _ClassVar[int]
+    f_handle: FileHandle
+    def __init__(self, f_handle: _Optional[_Union[FileHandle, _Mapping]] = ...) -> None: ...
+
+class FileHandle(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    def __init__(self, path: _Optional[str] = ...) -> None: ...
+
+class UnixSocket(_message.Message):
+    __slots__ = ("uflags", "name", "name_dir")
+    UFLAGS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NAME_DIR_FIELD_NUMBER: _ClassVar[int]
+    uflags: int
+    name: bytes
+    name_dir: str
+    def __init__(self, uflags: _Optional[int] = ..., name: _Optional[bytes] = ..., name_dir: _Optional[str] = ...) -> None: ...
+
+class Packet(_message.Message):
+    __slots__ = ("length", "scm")
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    SCM_FIELD_NUMBER: _ClassVar[int]
+    length: int
+    scm: _containers.RepeatedCompositeFieldContainer[Control]
+    def __init__(self, length: _Optional[int] = ..., scm: _Optional[_Iterable[_Union[Control, _Mapping]]] = ...) -> None: ...
+
+class Control(_message.Message):
+    __slots__ = ("type",)
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    type: int
+    def __init__(self, type: _Optional[int] = ...) -> None: ...
+
+class GhostFile(_message.Message):
+    __slots__ = ("uid", "gid", "mode")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    uid: int
+    gid: int
+    mode: int
+    def __init__(self, uid: _Optional[int] = ..., gid: _Optional[int] = ..., mode: _Optional[int] = ...) -> None: ...
 
 class SeccompFilter(_message.Message):
     __slots__ = ("filter", "prev")

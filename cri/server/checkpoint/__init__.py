@@ -5,8 +5,12 @@
     conversation.py   CRIU's RPC: requests, the steps that it waits at, the answer
     dump.py           a running container into images
     revive.py         images into a container that was created, when it is started
+    entries.py        CRIU's images as messages
     images.py         what may be in CRIU's images, asked before CRIU reads them
-    inspection.py     what came out of them, asked of the kernel before any of it runs
+    names.py          which files they name, asked before CRIU opens them
+    inspection.py     what came out of them, asked of the kernel before any of it runs:
+    privileges.py         who the processes are
+    holdings.py           what they have open
     documents.py      config.dump, spec.dump, status.dump: what checkpointctl and the peers read
     archive.py        the tar archive: written, and unpacked without trust
     workplace.py      directories on the way, and their entries in the ledger

@@ -3,35 +3,27 @@
 Images are a program for CRIU: they can make it mount a disk, open a packet socket, unpack a tar. So only the kinds of
 files, mounts and filters pass that a container of this runtime can have; the rest is refused by its name. What is in
 memory and registers is the container's own business, and confined like it.
-
-Format: https://criu.org/Images. Two 32-bit magic numbers, then entries, each a 32-bit length and a protobuf message.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
-import struct
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
-
-from google.protobuf.message import DecodeError, Message
 
 from cri.proto import criu_pb2 as criu
+from cri.server.checkpoint.entries import entries
 from cri.server.errors import InvalidRequest
-from runtime.linux.files import read_limited
 
-COMMON_MAGIC = 0x54564319
-LIMIT = 64 << 20
 PROC = 1  # mnt_entry.fstype
 ROOT = "/"
-#: Names of images, as CRIU's image-desc.c has them, without what makes CRIU set up networks, mounts, or run programs.
+#: Names of images, as CRIU's image-desc.c has them, without what makes CRIU set up networks, mounts, or run programs,
+#: and without those of old releases, whose files stand in files.img now, where they are looked at.
 _NAMES = re.compile(
     r"(core|ids|mm|pagemap|pages|fs|fdinfo|pidns|timens|mountpoints|signal-[sp]|sigacts|itimers|posix-timers|rlimit"
     r"|creds|vmas|tcp-stream|ghost-file|pagemap-shmem|pages-shmem)-[0-9a-f]+\.img"
-    r"|(inventory|pstree|files|seccomp|filelocks|remap-fpath|pipes-data|fifo|fifo-data|sk-queues|tty-info|tty-data"
-    r"|eventpoll-tfd|reg-files|pipes|unixsk|inetsk|eventfd|eventpoll|signalfd|timerfd|inotify|inotify-wd|memfd|pidfd"
-    r"|tty|stats-dump|stats-restore|cgroup|apparmor)\.img|stats-dump|descriptors\.json"
+    r"|(inventory|pstree|files|seccomp|filelocks|remap-fpath|pipes-data|fifo-data|sk-queues|tty-info|tty-data"
+    r"|stats-dump|stats-restore|cgroup|apparmor)\.img|stats-dump|descriptors\.json"
 )
 #: fd_types of fdinfo.proto: no packet or netlink sockets, no tun, no namespaces, no BPF maps, no files of plugins.
 _FILES = {
@@ -58,8 +50,6 @@ _REFUSED = {
     19: "a BPF map",
 }
 
-M = TypeVar("M", bound=Message)
-
 
 def check_images(images: Path, seccomp: bytes) -> set[str]:
     """The mount points that the images want bound, after a look at all that can be looked at.
@@ -69,7 +59,7 @@ def check_images(images: Path, seccomp: bytes) -> set[str]:
     for path in images.iterdir():
         if not _NAMES.fullmatch(path.name):
             raise InvalidRequest(f"the checkpoint holds {path.name[:100]!r}, which no container of this runtime has")
-    for file in _entries(images / "files.img", criu.File):
+    for file in entries(images / "files.img", criu.File):
         if file.type not in _FILES:
             what = _REFUSED.get(file.type, f"a file of type {file.type}")
             raise InvalidRequest(f"the checkpoint holds {what}, which cannot be restored safely")
@@ -79,8 +69,10 @@ def check_images(images: Path, seccomp: bytes) -> set[str]:
 
 def _check_filters(path: Path, wanted: bytes) -> None:
     """The lowest filter of each chain must be ours: those above it can only forbid more."""
-    entries = list(_entries(path, criu.Seccomp)) if path.exists() else []
-    filters = [each for entry in entries for each in entry.seccomp_filters]
+    found = list(entries(path, criu.Seccomp)) if path.exists() else []
+    filters = [each for entry in found for each in entry.seccomp_filters]
+    if any(each.HasField("prev") and each.prev >= number for number, each in enumerate(filters)):
+        raise InvalidRequest("the checkpoint's seccomp filters stand on each other in a circle")
     if any(not each.HasField("prev") and each.filter != wanted for each in filters) and wanted:
         raise InvalidRequest(
             "the checkpoint has another seccomp filter than this container would have; "
@@ -93,8 +85,8 @@ def _external_mounts(images: Path) -> set[str]:
     if len(tables) != 1:
         raise InvalidRequest(f"the checkpoint has {len(tables)} mount namespaces; a container has one")
     external: set[str] = set()
-    for mount in _entries(tables[0], criu.Mount):
-        point = ROOT + mount.mountpoint.removeprefix("./").lstrip("/")
+    for mount in entries(tables[0], criu.Mount):
+        point = posixpath.normpath(ROOT + mount.mountpoint.removeprefix("./").lstrip("/"))
         if mount.HasField("ext_key"):
             external.add(mount.ext_key)
         elif point != ROOT and not (mount.fstype == PROC and (point + "/").startswith("/proc/")):
@@ -103,17 +95,3 @@ def _external_mounts(images: Path) -> set[str]:
                 "or by another runtime; it cannot be restored"
             )
     return external
-
-
-def _entries(path: Path, kind: type[M]) -> Iterator[M]:
-    try:
-        data = read_limited(path, LIMIT)
-        if struct.unpack_from("<I", data)[0] != COMMON_MAGIC:
-            raise InvalidRequest(f"the checkpoint's {path.name} is no image of CRIU's")
-        at = 8
-        while at < len(data):
-            (size,) = struct.unpack_from("<I", data, at)
-            yield kind.FromString(data[at + 4 : at + 4 + size])
-            at += 4 + size
-    except (OSError, struct.error, DecodeError) as error:
-        raise InvalidRequest(f"the checkpoint's {path.name} cannot be read: {error}") from error

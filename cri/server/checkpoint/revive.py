@@ -20,6 +20,8 @@ from cri.server.checkpoint.conversation import Conversation, directory_fd, last_
 from cri.server.checkpoint.dump import DESCRIPTORS, LOG_LEVEL, PID_NAMESPACE, shares_pids
 from cri.server.checkpoint.images import check_images
 from cri.server.checkpoint.inspection import inspect, namespaces_of
+from cri.server.checkpoint.names import check_names
+from cri.server.checkpoint.privileges import Bounds
 from cri.server.checkpoint.workplace import IMAGES, WORK
 from cri.server.daemon import pod_of
 from cri.server.errors import CriFault, InvalidRequest, WrongState
@@ -28,6 +30,7 @@ from runtime.client import PID_NAMESPACE_FD, STAGED_ROOT, STAGED_TREE, STREAM_FD
 from runtime.linux import seccomp
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
+from runtime.linux.fds import Fd
 from runtime.linux.files import read_limited
 from runtime.linux.mounttable import Mount, mounts
 
@@ -52,6 +55,7 @@ async def revive(container: Container, program: str, place: Path) -> Started:
             failpoint("crid.revive.before_criu")
             staged = staged_mounts(pid)
             _compare(wanted, staged)
+            await asyncio.to_thread(_check_names, place / IMAGES, pid, container)
             arrival = _Arrival(container, pod, pid, staged)
             with directory_fd(place / IMAGES) as images, directory_fd(place / WORK) as work:
                 options = _options(container, images, work, wanted, streams)
@@ -102,6 +106,12 @@ def _is_criu(pid: int, criu_pid: int) -> bool:
         return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink(f"/proc/{criu_pid}/ns/mnt")
     except FileNotFoundError:
         return True  # it has ended
+
+
+def _check_names(images: Path, criu_pid: int, container: Container) -> None:
+    tree = f"/proc/{criu_pid}/root{STAGED_TREE}"
+    with Fd(os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as staged:
+        check_names(images, staged.fileno(), Bounds.of(container.spec))
 
 
 def _filter(container: Container) -> bytes:
