@@ -12,7 +12,7 @@ from typing import Final
 
 from runtime.errors import NotFound
 from runtime.external.containers import ExternalContainer
-from runtime.external.processes import is_ours, kill_family, read_pid
+from runtime.external.processes import is_ours, kill_family, parent, read_pid
 from runtime.external.runs import Expect, Run, failure
 from runtime.external.terminals import ConsoleSocket
 from runtime.shim.birth import Finished, exit_code
@@ -75,7 +75,10 @@ class ExternalExec:
             if error:
                 self._find_half_made()
                 raise ValueError
-            self.pid = read_pid(f"{self._container.bundle}/{self._name}.pid")
+            pid = read_pid(f"{self._container.bundle}/{self._name}.pid")
+            if parent(pid) not in (os.getpid(), 0):  # 0: it has ended
+                raise ValueError(f"process {pid} of its pid file is none that it has made")
+            self.pid = pid
             master = self._terminal.take() if self._terminal else None
             if self._terminal and master is None:
                 raise ValueError("it has delivered no terminal")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from runtime.linux.cgroups import Cgroup
+from runtime.linux.procs import Process
 
 ROUNDS: Final = 20
 
@@ -39,24 +41,31 @@ def parent(pid: int) -> int:
 
 
 def kill_family(pid: int, cgroup: Cgroup) -> None:
-    """SIGKILL a process of a container and all that descend from it.
+    """SIGKILL a child of this shim in a container, and all that descend from it.
 
     An exec of an external runtime has no cgroup of its own. So its descendants are stopped, generation by generation,
-    until no new ones appear, and then killed together: none can escape by forking meanwhile.
+    until no new ones appear, and then killed together: none can escape by forking meanwhile. Nobody is signalled by
+    number: whoever is root in the container can end them and have their numbers given out again, on the host too.
     """
-    family: set[int] = set()
-    fresh = {pid} if parent(pid) else set()
+    family: dict[int, Process] = {}
+    fresh = _found([pid], {os.getpid()})
     for _ in range(ROUNDS):
+        for member in fresh.values():
+            member.signal(signal.SIGSTOP)
+        family |= fresh
+        fresh = _found(set(cgroup.procs()) - family.keys(), family.keys())
         if not fresh:
             break
-        for member in fresh:
-            _send(member, signal.SIGSTOP)
-        family |= fresh
-        fresh = {process for process in cgroup.procs() if parent(process) in family} - family
-    for member in family:
-        _send(member, signal.SIGKILL)
+    for member in family.values():
+        member.signal(signal.SIGKILL)
 
 
-def _send(pid: int, signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signum)
+def _found(pids: Iterable[int], parents: Collection[int]) -> dict[int, Process]:
+    """Those of the processes that have one of these parents, asked after it is known which ones they are."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            process = Process.of(pid)
+            if parent(pid) in parents:
+                found[pid] = process
+    return found
