@@ -3,7 +3,7 @@
 It knows nothing of images, CNI, CRI or Kubernetes. In the order of a container's way, by the process that runs it:
 
     crid     spec.py           what can be asked for, as values that travel as JSON
-             client.py         Runtime: the pods; pod.py one of them, by calls.py and events.py over its shim's socket
+             client.py         Runtime: the pods; pod.py one, running.py what runs in it; calls.py, events.py below them
              preparation.py    what is worked out beforehand: separation.py, processplan.py, podcgroup.py, state.py
              watchers.py       containers that are paused while another one is born
              launcher.py       starts the zygote, and starts it again

@@ -24,7 +24,8 @@ from runtime.errors import ContainerError, InvalidSpec, NotFound, ShimLost, Star
 from runtime.events import Event, Exited, ShimLostEvent
 from runtime.launcher import ZygoteLauncher
 from runtime.linux.channel import Channel
-from runtime.pod import Attachment, Exec, Pod, Started
+from runtime.pod import Pod
+from runtime.running import Attachment, Exec, Started
 from runtime.spec import SandboxSpec
 
 __all__ = [

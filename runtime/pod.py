@@ -5,45 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from runtime import recovery, state
 from runtime.calls import Calls
-from runtime.errors import ContainerError, NotFound, ShimLost
+from runtime.errors import NotFound, ShimLost
 from runtime.events import Event, Exited, ShimLostEvent
 from runtime.linux.channel import Channel
-from runtime.linux.fds import Fd
 from runtime.linux.messages import Message
 from runtime.linux.procs import Process
 from runtime.preparation import prepare, prepare_exec
+from runtime.running import CALL_SECONDS, START_SECONDS, Attachment, Exec, Execs, Started
 from runtime.spec import ContainerSpec, ExecSpec
-from runtime.streams import set_size
 from runtime.watchers import Watchers
 
-CALL_SECONDS = 10.0
-START_SECONDS = 120.0  # a slow disk below the layers; the shim's own deadline is shorter and explains more
 STOP_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A container that runs: host pid, and when execve was done in ns since the epoch."""
-
-    pid: int
-    started_at: int
-
-
-@dataclass(slots=True)
-class Attachment:
-    """Fds to a container's streams, the caller's to close. `stdin` and `stderr` may be absent (tty, no stdin)."""
-
-    stdin: int | None
-    stdout: int
-    stderr: int | None
 
 
 class Pod:
@@ -55,12 +33,12 @@ class Pod:
         self.netns_path = ""
         self.shim = Process(0, 0)
         self._on_event = on_event
-        self._execs: dict[str, asyncio.Future[int]] = {}
         self._starts: set[asyncio.Future[None]] = set()
         self._stopping = False
         self._records: dict[str, Mapping[str, Any]] = {}
         self._watchers = Watchers(state_dir, known=False)
         self._calls = Calls(channel, f"the shim of sandbox {id}", self._event, self._lost)
+        self._execs = Execs(self._calls)
         self._netlink: socket.socket | None = None
 
     @property
@@ -93,27 +71,18 @@ class Pod:
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
-        self._fail_execs()
+        self._execs.lose(f"the shim of sandbox {self.id} is gone")
 
     def _lost(self) -> None:
-        self._fail_execs()
+        self._execs.lose(f"the shim of sandbox {self.id} is gone")
         if self.shim.pid:  # else it was never there: whoever awaits its birth is told
             self._on_event(ShimLostEvent(self.id))
-
-    def _fail_execs(self) -> None:
-        for future in self._execs.values():
-            if not future.done():
-                future.set_exception(ShimLost(f"the shim of sandbox {self.id} is gone"))
-                future.exception()  # whoever waits still gets it; nobody waiting is no error
-        self._execs.clear()
 
     def _event(self, doc: dict[str, Any]) -> None:
         if doc["event"] == "exited":
             self._on_event(Exited.from_json(self.id, doc))
         elif doc["event"] == "exec_exited":
-            future = self._execs.pop(doc["exec"], None)
-            if future is not None and not future.done():
-                future.set_result(doc["exit_code"])
+            self._execs.exited(doc["exec"], doc["exit_code"])
 
     async def netlink(self) -> socket.socket:
         """A fresh NETLINK_ROUTE socket inside the pod's network namespace; the caller closes it."""
@@ -226,26 +195,8 @@ class Pod:
         """
         wanted = [] if spec.tty else [("stdin", stdin), ("stdout", stdout), ("stderr", stderr)]
         given = [(name, fd) for name, fd in wanted if fd >= 0]
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._execs[spec.id] = future
-        try:
-            message = await self._calls.call(
-                "exec",
-                START_SECONDS,
-                [fd for _, fd in given],
-                prepare_exec(self._record(container_id), spec),
-                container=container_id,
-                exec=spec.id,
-                tty=spec.tty,
-                streams=[name for name, _ in given],
-            )
-        except BaseException:
-            self._execs.pop(spec.id, None)
-            with contextlib.suppress(ContainerError, OSError):
-                if self._calls.open:  # a cancelled or late start must not go on running
-                    await asyncio.shield(self._calls.call("exec_kill", CALL_SECONDS, exec=spec.id))
-            raise
-        return Exec(self, spec.id, message.doc["pid"], message.fds[0] if message.fds else None, future)
+        request = {"container": container_id, "exec": spec.id, "tty": spec.tty, "streams": [name for name, _ in given]}
+        return await self._execs.start(request, prepare_exec(self._record(container_id), spec), [fd for _, fd in given])
 
     async def attach(self, container_id: str) -> Attachment:
         """Fds to the container's streams from now on. A reader that is too slow is cut off, never waited for."""
@@ -267,7 +218,9 @@ class Pod:
 
     async def container_status(self, container_id: str) -> dict[str, Any]:
         """What the shim knows: pid, started_at, and after the end exit_code, finished_at, oom_killed. NotFound."""
-        return (await self._calls.call("status", CALL_SECONDS, container=container_id)).doc["status"]  # type: ignore[no-any-return]
+        message = await self._calls.call("status", CALL_SECONDS, container=container_id)
+        status: dict[str, Any] = message.doc["status"]
+        return status
 
     async def update_container(self, container_id: str, resources: Mapping[str, Any]) -> None:
         """Tell an external runtime of new OCI linux.resources, which the cgroup has already.
@@ -297,33 +250,3 @@ class Pod:
         if not clean:
             await asyncio.to_thread(recovery.destroy_lost, self.state_dir)
         self.disconnect()
-
-
-class Exec:
-    """A process started by Pod.exec. `master` is the terminal's master fd, the caller's to close, or None."""
-
-    def __init__(self, pod: Pod, id: str, pid: int, master: int | None, exited: asyncio.Future[int]) -> None:
-        self.id = id
-        self.pid = pid
-        self.master = master
-        self._pod = pod
-        self._exited = exited
-        self._terminal = Fd(os.dup(master)) if master is not None else None
-        exited.add_done_callback(self._close_terminal)
-
-    def _close_terminal(self, _: asyncio.Future[int]) -> None:
-        if self._terminal is not None:
-            self._terminal.close()
-
-    async def wait(self) -> int:
-        """The exit code (128 + signal when a signal ended it). Raises ShimLost. Cancelling does not kill."""
-        return await asyncio.shield(self._exited)
-
-    async def resize(self, rows: int, columns: int) -> None:
-        """Set the terminal's size in characters; nothing without one, or when the process has exited."""
-        if self._terminal is not None and not self._terminal.closed:
-            set_size(self._terminal.fileno(), rows, columns)
-
-    async def kill(self) -> None:
-        """SIGKILL the process and everything it has started; no error when they are gone."""
-        await self._pod._calls.call("exec_kill", CALL_SECONDS, exec=self.id)
