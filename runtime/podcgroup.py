@@ -14,6 +14,8 @@ from typing import Any, Final
 from runtime.linux.cgroups import Cgroup, Layout
 
 MARK: Final = "trusted.nodeagent"
+#: Beside the mark where only the v2 directory is ours: on a hybrid host a kubelet makes its cgroups in v1 alone.
+HALF: Final = "trusted.nodeagent.half"
 
 
 def make(path: str, resources: Mapping[str, Any], layout: Layout, owner: str) -> None:
@@ -23,21 +25,25 @@ def make(path: str, resources: Mapping[str, Any], layout: Layout, owner: str) ->
     The mark says whose it is: `owner` is the directory of the sandboxes, as two daemons can live on one host.
     """
     missing = [cgroup for cgroup in _ancestry(path, layout) if not os.path.isdir(cgroup.v2)]
+    begun = {cgroup.v2 for cgroup in missing if cgroup.exists()}
     pod = Cgroup(path, layout)
     if missing:
         pod.create()
     for cgroup in missing:
+        if cgroup.v2 in begun:
+            os.setxattr(cgroup.v2, HALF, b"1")
         os.setxattr(cgroup.v2, MARK, os.fsencode(owner))
-    if resources and _is_marked(pod.v2):
+    if resources and _has(pod.v2, MARK) and not _has(pod.v2, HALF):
         pod.apply(resources)
 
 
 def remove_unused(path: str, layout: Layout) -> None:
     """Remove the pod's cgroup and its ancestors as far as we made them and nobody uses them any more."""
     for cgroup in _ancestry(path, layout):
-        if not _is_marked(cgroup.v2):
+        if not _has(cgroup.v2, MARK):
             return
-        for directory in cgroup.directories:  # v2 is the last: without it the mark is gone
+        ours = (cgroup.v2,) if _has(cgroup.v2, HALF) else cgroup.directories
+        for directory in ours:  # v2 is the last: without it the mark is gone
             with contextlib.suppress(FileNotFoundError):
                 try:
                     os.rmdir(directory)
@@ -52,8 +58,8 @@ def _ancestry(path: str, layout: Layout) -> Iterator[Cgroup]:
         path = os.path.dirname(path)
 
 
-def _is_marked(directory: str) -> bool:
+def _has(directory: str, mark: str) -> bool:
     try:
-        return bool(os.getxattr(directory, MARK))
-    except OSError:  # ENODATA: a kubelet's; ENOENT: gone
+        return bool(os.getxattr(directory, mark))
+    except OSError:  # ENODATA: not marked so; ENOENT: gone
         return False

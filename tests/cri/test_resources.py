@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,13 +94,17 @@ async def test_a_new_oom_score_reaches_every_process(crid: Crid, busybox: str) -
         await crid.cri.UpdateContainerResources(container_id=id, linux={"oom_score_adj": 1001})
 
 
-@pytest.fixture
-def kubelets() -> Iterator[Cgroup]:
-    """A pod cgroup that a kubelet has made, with its limit."""
+@pytest.fixture(params=["everywhere", "v1 alone"])
+def kubelets(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
+    """A pod cgroup that a kubelet has made, with its limit; on a hybrid host it makes none in v2."""
     cgroup = Cgroup(f"/{secrets.token_hex(4)}-kubelet", detect())
+    if request.param == "v1 alone" and cgroup.layout.version("memory") == 2:
+        pytest.skip("cgroup v2 alone")
     cgroup.create()
     try:
         cgroup.apply({"memory": {"limit": 512 * MIB}})
+        if request.param == "v1 alone":
+            os.rmdir(cgroup.v2)
         yield cgroup
     finally:
         cgroup.remove()
@@ -107,9 +113,11 @@ def kubelets() -> Iterator[Cgroup]:
 async def test_the_limits_of_a_pod_are_those_of_whoever_made_its_cgroup(crid: Crid, kubelets: Cgroup) -> None:
     """A kubelet has put the overhead of the pod into its cgroup, which the containers' sum would take away."""
     fields = {"resources": {"memory_limit_in_bytes": 256 * MIB}, "overhead": {"memory_limit_in_bytes": 128 * MIB}}
+    before = [directory for directory in kubelets.directories if Path(directory).exists()]
     id, _ = await crid.run_pod(linux={**fields, "cgroup_parent": kubelets.path})
     memory = read_stats(kubelets).memory
     await crid.cri.RemovePodSandbox(pod_sandbox_id=id)
+    assert [directory for directory in kubelets.directories if Path(directory).exists()] == before
     assert memory is not None and memory.limit == 512 * MIB
     ours = f"/{crid.bridge}/ours"
     await crid.run_pod(linux={**fields, "cgroup_parent": ours})
