@@ -6,20 +6,27 @@ so only what the result lists must be there, and what is there besides is nobody
 
 from __future__ import annotations
 
+from cni.bridge_conf import BridgeConf
 from cni.call import Call
 from cni.errors import CniError
 from cni.plugin import Site
 from cni.result import Interface, Result
 from cni.rtnl.queries import Link, find_link, list_addresses, list_routes
 from cni.rtnl.socket import Netlink
+from cni.rtnl.vlans import is_native, list_port_vlans
+from cni.vlans import Vlans
 
 
-def check_attachment(call: Call, site: Site, bridge_name: str, result: Result) -> None:
+def check_attachment(call: Call, site: Site, conf: BridgeConf, result: Result) -> None:
     """Raise CniError for the first thing that is missing or different."""
     pod = site.pod_netlink()
-    bridge = _host_link(site, bridge_name, "bridge")
+    bridge = _host_link(site, conf.spec.name, "bridge")
     inside = _pod_link(pod, call, result)
-    _check_pair(site, result, bridge, inside)
+    port = _check_pair(site, result, bridge, inside)
+    if conf.isolated and not port.isolated:
+        raise CniError(f"bridge: {port.name} is not isolated from the other ports of {bridge.name} any more")
+    if conf.vlans:
+        _check_vlans(site, conf.vlans, bridge, port)
     _check_addresses(pod, call, result, inside)
     _check_routes(pod, call, result)
 
@@ -50,7 +57,8 @@ def _check_mac(listed: Interface, link: Link) -> None:
         raise CniError(f"bridge: {link.name} has MAC address {link.mac}, not {listed.mac}")
 
 
-def _check_pair(site: Site, result: Result, bridge: Link, inside: Link) -> None:
+def _check_pair(site: Site, result: Result, bridge: Link, inside: Link) -> Link:
+    """The host's end."""
     for item in result.interfaces:
         if item.sandbox or item.name == bridge.name:
             continue
@@ -59,8 +67,22 @@ def _check_pair(site: Site, result: Result, bridge: Link, inside: Link) -> None:
             _check_mac(item, link)
             if link.master != bridge.index or not link.is_up:
                 raise CniError(f"bridge: {link.name} is not an active port of {bridge.name}")
-            return
+            return link
     raise CniError(f"bridge: the host's end of the pod's {inside.name} is not on the host any more")
+
+
+def _check_vlans(site: Site, wanted: Vlans, bridge: Link, port: Link) -> None:
+    if not bridge.filters_vlans:
+        raise CniError(f"bridge: {bridge.name} does not mind VLANs any more (vlan_filtering is off)")
+    present = list_port_vlans(site.host.netlink, port.index, port.name)
+    if not is_native(present.pop(wanted.native, 0)):
+        raise CniError(f"bridge: VLAN {wanted.native} is not the native one of {port.name} any more")
+    missing = [vlan for first, last in wanted.tagged for vlan in range(first, last + 1) if vlan not in present]
+    if missing:
+        raise CniError(f"bridge: {port.name} is not in VLAN {missing[0]} any more")
+    more = [vlan for vlan in present if not wanted.carries(vlan)]
+    if more and not wanted.preserve_default:
+        raise CniError(f"bridge: {port.name} is in VLAN {more[0]}, which is not the pod's")
 
 
 def _check_addresses(pod: Netlink, call: Call, result: Result, link: Link) -> None:

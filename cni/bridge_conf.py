@@ -17,6 +17,7 @@ from cni.call import Call
 from cni.errors import InvalidConfig
 from cni.names import check_ifname
 from cni.result import Dns
+from cni.vlans import Vlans
 
 DEFAULT_BRIDGE: Final = "cni0"
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -24,13 +25,19 @@ _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 @dataclass(frozen=True, slots=True)
 class BridgeConf:
-    """The options of the plugin; `ipam` is the type of the IPAM plugin, empty for a link without addresses."""
+    """The options of the plugin; `ipam` is the type of the IPAM plugin, empty for a link without addresses.
+
+    `up` says whether the pod's interface is; whoever has it left down brings it up himself.
+    """
 
     spec: BridgeSpec
     is_gateway: bool
     is_default_gateway: bool
     masquerade: bool
     hairpin: bool
+    isolated: bool
+    vlans: Vlans
+    up: bool
     mac: str
     ipam: str
     table: str
@@ -46,18 +53,32 @@ class BridgeConf:
         mtu = config.get("mtu") or 0
         if not isinstance(mtu, int) or not 0 <= mtu <= 65535:
             raise InvalidConfig(f"bridge: mtu {mtu!r} is not a number up to 65535")
+        vlans, up = Vlans.of(config), not _flag(config, "disableContainerInterface")
+        ipam = str((config.get("ipam") or {}).get("type") or "")
+        if ipam and not up:
+            raise InvalidConfig("bridge: disableContainerInterface and ipam exclude each other")
         name = check_ifname(str(config.get("bridge") or DEFAULT_BRIDGE))
         default_gateway = _flag(config, "isDefaultGateway")
         return cls(
             BridgeSpec(
-                name, call.network, mtu, promiscuous, _flag(config, "forceAddress"), _flag(config, "keepAddresses")
+                name,
+                call.network,
+                mtu,
+                promiscuous,
+                _flag(config, "forceAddress"),
+                _flag(config, "keepAddresses"),
+                bool(vlans),
+                vlans.native if config.get("vlan") else 0,
             ),
             is_gateway=default_gateway or _flag(config, "isGateway"),
             is_default_gateway=default_gateway,
             masquerade=_flag(config, "ipMasq"),
             hairpin=hairpin,
+            isolated=_flag(config, "portIsolation"),
+            vlans=vlans,
+            up=up,
             mac=_requested_mac(call),
-            ipam=str((config.get("ipam") or {}).get("type") or ""),
+            ipam=ipam,
             table=str(config.get("nftTable") or ""),
             dns=Dns.from_json(config.get("dns") or {}),
         )

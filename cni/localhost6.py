@@ -24,7 +24,7 @@ SETTING = "net/bridge/bridge-nf-call-ip6tables"
 def is_possible(netlink: Netlink, interface: str) -> bool:
     """Whether answers that come through this interface of the host can reach ::1."""
     link = find_link(netlink, interface)
-    return link is not None and (link.kind != "bridge" or sysctl.read(SETTING) in (None, "0"))
+    return link is not None and (link.kind not in ("bridge", "vlan") or sysctl.read(SETTING) in (None, "0"))
 
 
 def make_way(netlink: Netlink, interface: str, network: str, journal: Journal) -> None:

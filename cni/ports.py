@@ -28,9 +28,11 @@ from typing import Final
 
 from cni.errors import CniError, InvalidNetns
 from cni.result import Route
-from cni.rtnl import addresses, links
+from cni.rtnl import addresses, links, vlans
 from cni.rtnl.socket import Netlink, Request
+from cni.vlans import Vlans
 
+NO_VLANS: Final = Vlans()
 HOST_PREFIX: Final = "veth"
 #: Any number that nobody else uses for a device group; "na" in ASCII, then a serial number of two bytes.
 DOOMED_GROUP: Final = 0x6E610000
@@ -74,6 +76,8 @@ class Port:
     netns: str
     pod_name: str
     pod_mac: str
+    isolated: bool = False
+    vlans: Vlans = NO_VLANS
 
 
 class Ports:
@@ -99,8 +103,11 @@ class Ports:
                     pod_mac=port.pod_mac,
                     netns_fd=fd,
                 ),
-                links.set_port(port.name, hairpin=port.hairpin),
+                links.set_port(port.name, hairpin=port.hairpin, isolated=port.isolated),
             )
+            if port.vlans:
+                index = self._netlink.index(port.name) or 0
+                self._netlink.do(*vlans.set_port_vlans(index, port.name, port.vlans))
 
     def up(self, port: Port) -> None:
         """Let packets through."""
@@ -168,6 +175,11 @@ def _exists_after(netlink: Netlink, request: Request) -> bool:
     return True
 
 
+def leave_down(pod: Netlink) -> None:
+    """Bring the pod's loopback up only; raises OSError."""
+    pod.do(links.link_up(links.LOOPBACK_INDEX, "lo"))
+
+
 def configure(pod: Netlink, ifname: str, ips: list[IPv4Interface | IPv6Interface], routes: list[Route]) -> None:
     """Bring the pod's loopback and interface up and give the interface its addresses and routes; raises OSError."""
     index = _pod_index(pod, ifname)
@@ -179,17 +191,19 @@ def configure(pod: Netlink, ifname: str, ips: list[IPv4Interface | IPv6Interface
     )
 
 
-def await_carriers(host: Netlink, port: Port, pod: Netlink) -> None:
+def await_carriers(host: Netlink, port: Port, pod: Netlink, gateway: int) -> None:
     """Return when the pod and, through its bridge, the host can send to each other.
 
     What is sent before the kernel has noticed a carrier is dropped: the pod's on every ADD, the bridge's when this is
     its first active port. Since Linux 6.8 the question makes the kernel notice (rtnl_getlink() of
     net/core/rtnetlink.c); before, it takes a moment. An interface that does not get ready is no reason to fail.
+    `gateway` is the index of the host's interface in the network, which is the bridge, or stands on it.
     """
     deadline = time.monotonic() + CARRIER_SECONDS
     for netlink, index, name in (
         (pod, _pod_index(pod, port.pod_name), port.pod_name),
         (host, port.bridge, "the bridge"),
+        *([(host, gateway, "the bridge's VLAN interface")] if gateway != port.bridge else []),
     ):
         request = links.get_link_by_index(index, name)
         while links.operational_state(netlink.ask(request)[0]) != links.IF_OPER_UP and time.monotonic() < deadline:

@@ -7,9 +7,10 @@ rules, and the port last, so a pod can be reached from the moment when everythin
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
-from typing import Final
+from typing import Any, Final
 
 from cni import ports
 from cni.bridge_check import check_attachment
@@ -32,14 +33,7 @@ class BridgePlugin(Plugin):
 
     type = "bridge"
     needs_pod = True
-    unsupported = (
-        "vlan",
-        "vlanTrunk",
-        "macspoofchk",
-        "enabledad",
-        "disableContainerInterface",
-        "portIsolation",
-    )
+    unsupported = ("macspoofchk", "enabledad")
 
     def add(self, call: Call, site: Site) -> Result:
         """Connect the pod; raises CniError or OSError, and takes back then what it has done for the pod."""
@@ -78,7 +72,7 @@ class BridgePlugin(Plugin):
 
     def _connect(self, call: Call, site: Site, conf: BridgeConf, result: Result) -> Result:
         gateways = [_gateway(ip.address, ip.gateway) for ip in result.ips if conf.is_gateway and ip.gateway]
-        bridge = site.host.bridges.ensure(conf.spec, gateways, site.journal)
+        bridge, host = site.host.bridges.ensure(conf.spec, gateways, site.journal)
         port = _port(call, conf, bridge, result)
         try:
             site.host.ports.create(port)
@@ -86,17 +80,22 @@ class BridgePlugin(Plugin):
             site.host.bridges.forget(bridge.spec.name)  # perhaps it is not what it was; look the next time
             raise
         failpoint("cni.bridge.after_pair")
-        ports.configure(site.pod_netlink(), call.ifname, [ip.address for ip in result.ips], _pod_routes(result))
+        if conf.up:
+            ports.configure(site.pod_netlink(), call.ifname, [ip.address for ip in result.ips], _pod_routes(result))
+        else:
+            ports.leave_down(site.pod_netlink())
         failpoint("cni.bridge.after_configure")
         if conf.masquerade:
             _masquerade(call, site, conf, result)
         site.host.ports.up(port)
-        ports.await_carriers(site.host.netlink, port, site.pod_netlink())
+        if conf.up:
+            ports.await_carriers(site.host.netlink, port, site.pod_netlink(), host.index)
         failpoint("cni.bridge.after_up")
         result.interfaces = [
             Interface(bridge.spec.name, mac=bridge.mac, mtu=conf.spec.mtu),
             Interface(port.name, mac=port.mac, mtu=conf.spec.mtu),
             Interface(call.ifname, mac=port.pod_mac, sandbox=call.netns, mtu=conf.spec.mtu),
+            *([Interface(host.spec.name, mac=host.mac)] if host is not bridge else []),
         ]
         if conf.dns.to_json():
             result.dns = conf.dns
@@ -120,7 +119,12 @@ class BridgePlugin(Plugin):
         previous = call.previous()
         if previous is None:
             raise InvalidConfig("bridge: CHECK needs prevResult")
-        check_attachment(call, site, conf.spec.name, previous)
+        check_attachment(call, site, conf, previous)
+
+    def missing_option(self, config: Mapping[str, Any]) -> str | None:
+        """Ours has nftables as its only backend."""
+        backend = "ipMasqBackend" if config.get("ipMasqBackend") == "iptables" else None
+        return super().missing_option(config) or backend
 
     def status(self, call: Call, site: Site) -> None:
         """The IPAM plugin must be ready, and nftables usable if addresses are to be masqueraded."""
@@ -146,6 +150,8 @@ def _port(call: Call, conf: BridgeConf, bridge: Bridge, result: Result) -> Port:
         bridge=bridge.index,
         mtu=conf.spec.mtu,
         hairpin=conf.hairpin,
+        isolated=conf.isolated,
+        vlans=conf.vlans,
         netns=call.netns,
         pod_name=call.ifname,
         pod_mac=conf.mac or ports.pod_mac(first, *names),

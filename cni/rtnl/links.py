@@ -69,16 +69,15 @@ def _pair_template(master: int, mtu: int, pod_name: str) -> Template:
     return Template(data, name=_NAME_MARK, mac=_MAC_MARK, pod_mac=_PEER_MAC_MARK, fd=u32(_FD_MARK))
 
 
-def set_port(name: str, *, hairpin: bool) -> Request:
+def set_port(name: str, *, hairpin: bool, isolated: bool) -> Request:
     """Options of a port of a bridge; and no IPv6 address of its own, which must be said before it comes up."""
-    return Request(f"set options of {name}", _port_template(hairpin).fill(name=name.encode()))
+    return Request(f"set options of {name}", _port_template(hairpin, isolated).fill(name=name.encode()))
 
 
-@functools.lru_cache(maxsize=2)
-def _port_template(hairpin: bool) -> Template:
-    port = nested(
-        ("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", nested(("IFLA_BRPORT_MODE", int(hairpin))))
-    )
+@functools.lru_cache(maxsize=4)
+def _port_template(hairpin: bool, isolated: bool) -> Template:
+    options = [("IFLA_BRPORT_MODE", int(hairpin)), *([("IFLA_BRPORT_ISOLATED", 1)] if isolated else [])]
+    port = nested(("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", nested(*options)))
     quiet = nested(("AF_INET6", nested(("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE))))
     attributes = [("IFLA_IFNAME", _NAME_MARK.decode()), ("IFLA_AF_SPEC", quiet), ("IFLA_LINKINFO", port)]
     return Template(_link(RTM_NEWLINK, 0, attributes), name=_NAME_MARK)

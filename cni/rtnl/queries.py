@@ -21,7 +21,10 @@ ENODEV: Final = 19
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface: `master` is the index of its bridge, `peer` that of the other end of a veth; 0 for none."""
+    """An interface: `master` is the index of its bridge, `peer` that of the other end of a veth; 0 for none.
+
+    `filters_vlans` is said of bridges, `isolated` of their ports.
+    """
 
     index: int
     name: str
@@ -31,6 +34,8 @@ class Link:
     flags: int
     master: int
     peer: int
+    filters_vlans: bool = False
+    isolated: bool = False
 
     @property
     def is_up(self) -> bool:
@@ -47,6 +52,7 @@ def find_link(netlink: Netlink, name: str) -> Link | None:
             return None
         raise
     info = answer.get_attr("IFLA_LINKINFO")
+    own, as_port = (info.get_attr(key) if info else None for key in ("IFLA_INFO_DATA", "IFLA_INFO_SLAVE_DATA"))
     return Link(
         answer["index"],
         answer.get_attr("IFLA_IFNAME"),
@@ -56,7 +62,14 @@ def find_link(netlink: Netlink, name: str) -> Link | None:
         answer["flags"],
         answer.get_attr("IFLA_MASTER") or 0,
         answer.get_attr("IFLA_LINK") or 0,
+        bool(_attribute(own, "IFLA_BR_VLAN_FILTERING")),
+        bool(_attribute(as_port, "IFLA_BRPORT_ISOLATED")),
     )
+
+
+def _attribute(message: Any, key: str) -> Any:
+    # The data of a kind that pyroute2 does not know are plain bytes.
+    return message.get_attr(key) if hasattr(message, "get_attr") else None
 
 
 def list_addresses(netlink: Netlink, index: int, name: str) -> list[IPv4Interface | IPv6Interface]:
