@@ -16,7 +16,7 @@ from runtime.events import Event, Exited, ShimLostEvent
 from runtime.linux.channel import Channel
 from runtime.linux.messages import Message
 from runtime.linux.procs import Process
-from runtime.preparation import prepare, prepare_exec
+from runtime.preparation import Prepared, prepare, prepare_exec
 from runtime.running import CALL_SECONDS, START_SECONDS, Attachment, Exec, Execs, Started
 from runtime.spec import ContainerSpec, ExecSpec
 from runtime.watchers import Watchers
@@ -34,6 +34,7 @@ class Pod:
         self.shim = Process(0, 0)
         self._on_event = on_event
         self._starts: set[asyncio.Future[None]] = set()
+        self._preparations: set[asyncio.Future[Prepared]] = set()
         self._stopping = False
         self._records: dict[str, Mapping[str, Any]] = {}
         self._watchers = Watchers(state_dir, known=False)
@@ -154,7 +155,10 @@ class Pod:
         return Started(message.doc["pid"], message.doc["started_at"])
 
     async def _start(self, spec: ContainerSpec, criu: str = "", fds: Sequence[int] = ()) -> Message:
-        prepared = await asyncio.to_thread(prepare, self.state_dir, spec, criu)
+        preparation = asyncio.ensure_future(asyncio.to_thread(prepare, self.state_dir, spec, criu))
+        self._preparations.add(preparation)
+        preparation.add_done_callback(self._preparations.discard)
+        prepared = await preparation
         op = "restore" if criu else "start"
         try:
             async with self._watchers.paused():
@@ -240,6 +244,8 @@ class Pod:
         """End the pod: kill everything, undo the namespaces' pins, remove cgroups; the shim exits. Idempotent."""
         self._stopping = True
         starts = list(self._starts)
+        if self._preparations:  # they would make the pod's cgroup again, and nobody would know that it is ours
+            await asyncio.wait(self._preparations, timeout=CALL_SECONDS)
         try:
             await self._calls.call("stop", STOP_SECONDS)
             clean = not starts
