@@ -14,8 +14,8 @@ In reading order:
     container_spec.py  from a request to what is started: oci.py puts the document together
       who            users.py, accounts.py and image_files.py, process.py, capabilities.py
       what it sees   mounts.py, sources.py, devices.py, cdi/, etc_files.py, resources.py
-      confinement    seccomp.py (seccomp_profile.py, seccomp_rules.py, seccomp_bpf.py, seccomp_oci.py), apparmor.py,
-                     selinux.py
+      confinement    apparmor.py, selinux.py, seccomp_choice.py, seccomp.py (seccomp_profile.py, seccomp_rules.py,
+                     seccomp_bpf.py, seccomp_oci.py)
       by whom        handlers.py
     commands         exec_sync.py, streams.py, sessions.py, streaming/
     images           image_calls.py, import_image.py

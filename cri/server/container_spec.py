@@ -20,6 +20,7 @@ from cri.server.handlers import chosen
 from cri.server.mounts import OciMount, host_volume, image_volume
 from cri.server.oci import Surroundings, oci_config
 from cri.server.pods import Sandbox
+from cri.server.seccomp_choice import compiled_filter, filter_document
 from cri.server.selinux import Labels, check_relabel, relabel
 from cri.server.sources import look
 from cri.server.user_namespaces import check_container, check_identity, try_volumes
@@ -54,13 +55,7 @@ async def settle(
     layers = await _image_volumes(daemon, sandbox, id, config, snapshots)
     labels = daemon.selinux.labels(sandbox.id, _pod_labels(sandbox), context.selinux_options, context.privileged)
     around = _surroundings(daemon, sandbox, id, config, labels)
-    cdi = requested_names((device.name for device in config.CDI_devices), config.annotations)
-    if config.mounts or config.devices or cdi:
-        document = await look(_document, config, image.config, identity, around, layers)
-    else:
-        document = _document(config, image.config, identity, around, layers)
-    if cdi:
-        await look(inject, daemon.cdi, cdi, document)
+    document = await _settled_document(daemon, config, image, identity, around, layers)
     confined = {"apparmorProfile": await daemon.apparmor.profile_of(context), "selinuxLabel": labels.process}
     document["process"] |= {name: value for name, value in confined.items() if value}
     options = context.namespace_options
@@ -73,14 +68,12 @@ async def settle(
         tty=config.tty,
         stdin=config.stdin,
         stdin_once=config.stdin_once,
-        seccomp_filter="" if sandbox.runtime else await _seccomp(daemon, context, document),
+        seccomp_filter=await _seccomp_filter(daemon, sandbox, context, document),
         pid_own=options.pid == api.CONTAINER,
         pid_target=_target(sandbox, options) if options.pid == api.TARGET else "",
         devices_all=context.privileged and around.host_devices,
         external=sandbox.runtime is not None,
     )
-    if sandbox.runtime and (filter := await _seccomp_document(daemon, context, document)):
-        document["linux"]["seccomp"] = filter
     return Settled(identity, spec)
 
 
@@ -118,6 +111,25 @@ async def _image_volumes(
         layers[number] = snapshot.lower
         mount.image.image_ref = image.digest_ref  # for ContainerStatus (KEP-5365)
     return layers
+
+
+async def _settled_document(
+    daemon: Daemon,
+    config: api.ContainerConfig,
+    image: Image,
+    identity: Identity,
+    around: Surroundings,
+    layers: Mapping[int, Sequence[str]],
+) -> dict[str, Any]:
+    """The OCI document; a thread is spent where there are file systems of others to look at."""
+    cdi = requested_names((device.name for device in config.CDI_devices), config.annotations)
+    if config.mounts or config.devices or cdi:
+        document = await look(_document, config, image.config, identity, around, layers)
+    else:
+        document = _document(config, image.config, identity, around, layers)
+    if cdi:
+        await look(inject, daemon.cdi, cdi, document)
+    return document
 
 
 def _document(
@@ -173,56 +185,16 @@ def _surroundings(
     )
 
 
-async def _seccomp_document(
-    daemon: Daemon, context: api.LinuxContainerSecurityContext, document: dict[str, Any]
-) -> dict[str, Any] | None:
-    """The same as _seccomp() for an external runtime: OCI `linux.seccomp`, None for no filter."""
-    profile = None if context.privileged else _profile(context)
-    if profile is None or profile.profile_type == api.SecurityProfile.Unconfined:
-        return None
+async def _seccomp_filter(
+    daemon: Daemon, sandbox: Sandbox, context: api.LinuxContainerSecurityContext, document: dict[str, Any]
+) -> str:
+    """The path of the compiled filter; an external runtime finds its filter in the document, and compiles it itself."""
     capabilities = frozenset(document["process"]["capabilities"]["bounding"])
-    if profile.profile_type == api.SecurityProfile.RuntimeDefault:
-        return await daemon.profiles.default_document(capabilities)
-    return await daemon.profiles.localhost_document(_localhost_path(profile), capabilities)
-
-
-async def _seccomp(daemon: Daemon, context: api.LinuxContainerSecurityContext, document: dict[str, Any]) -> str:
-    """Path of the compiled filter, '' for none. A privileged container has none whatever the request says."""
-    if context.privileged:
-        return ""
-    profile = _profile(context)
-    if profile is None or profile.profile_type == api.SecurityProfile.Unconfined:
-        return ""
-    capabilities = frozenset(document["process"]["capabilities"]["bounding"])
-    if profile.profile_type == api.SecurityProfile.RuntimeDefault:
-        return str(await daemon.profiles.default(capabilities))
-    return str(await daemon.profiles.localhost(_localhost_path(profile), capabilities))
-
-
-def _localhost_path(profile: api.SecurityProfile) -> str:
-    if not profile.localhost_ref:
-        # An empty name once meant "no filter" (CVE-2023-2431).
-        raise InvalidRequest("seccomp profile_type is Localhost, but localhost_ref is empty")
-    return profile.localhost_ref
-
-
-def _profile(context: api.LinuxContainerSecurityContext) -> api.SecurityProfile | None:
-    """The typed field, else the deprecated string; None when the request names no profile, which means unconfined."""
-    if context.HasField("seccomp"):
-        if context.seccomp.profile_type not in api.SecurityProfile.ProfileType.values():
-            raise InvalidRequest(f"seccomp profile_type {context.seccomp.profile_type} is no value of the interface's")
-        return context.seccomp
-    text = context.seccomp_profile_path
-    if text in ("", "unconfined"):
-        return None
-    if text in ("runtime/default", "docker/default"):
-        return api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
-    kind, _, path = text.partition("/")
-    if kind != "localhost":
-        raise InvalidRequest(
-            f"seccomp_profile_path {text[:200]!r} is not runtime/default, unconfined or localhost/PATH"
-        )
-    return api.SecurityProfile(profile_type=api.SecurityProfile.Localhost, localhost_ref=path)
+    if sandbox.runtime is None:
+        return await compiled_filter(daemon.profiles, context, capabilities)
+    if filter := await filter_document(daemon.profiles, context, capabilities):
+        document["linux"]["seccomp"] = filter
+    return ""
 
 
 def _target(sandbox: Sandbox, options: api.NamespaceOption) -> str:
