@@ -9,7 +9,6 @@ Only the log must get everything. A slow reader loses its connection, never the 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +19,10 @@ from runtime.shim.loop import WRITE, Loop
 
 CHUNK: Final = 64 * 1024
 READER_BUFFER: Final = 1024 * 1024
+#: Writers that have gone before the container has read what they wrote; beyond these the first is forgotten.
+GONE_MAX: Final = 16
+#: Events to watch for: none but the end of the other side, which epoll(7) always tells.
+HANGUP: Final = 0
 
 
 class Output:
@@ -46,9 +49,15 @@ class Output:
         theirs, ours = pipe(write_blocks=False, size=READER_BUFFER)
         if self.open:
             self._readers.append(ours)
+            self._loop.watch(ours.fileno(), lambda: self._cut(ours), HANGUP)  # nobody may write here for years
         else:
             ours.close()
         return theirs
+
+    def _cut(self, reader: Fd) -> None:
+        self._readers.remove(reader)
+        self._loop.unwatch(reader.fileno())
+        reader.close()
 
     def _readable(self) -> None:
         self._read_once()
@@ -70,8 +79,9 @@ class Output:
             self.close()
             return False
         self._stream.feed(data)
-        if self._readers:
-            self._readers = [reader for reader in self._readers if _gave(reader, data)]
+        for reader in self._readers[:]:
+            if not _gave(reader, data):
+                self._cut(reader)
         return True
 
     def close(self) -> None:
@@ -81,25 +91,23 @@ class Output:
         self._loop.unwatch(self._source.fileno())
         self._source.close()
         self._stream.finish()
-        for reader in self._readers:
-            reader.close()
-        self._readers = []
+        for reader in self._readers[:]:
+            self._cut(reader)
         self._ended()
 
 
 def _gave(reader: Fd, data: bytes) -> bool:
-    """Write it all without waiting; a reader that cannot take it, or has gone, is closed."""
-    with contextlib.suppress(OSError):  # EAGAIN, EPIPE
-        if os.write(reader.fileno(), data) == len(data):
-            return True
-    reader.close()
-    return False
+    """Write it all without waiting; False for a reader that cannot take it, or has gone."""
+    try:
+        return os.write(reader.fileno(), data) == len(data)
+    except OSError:  # EAGAIN, EPIPE
+        return False
 
 
 class Input:
     """A container's stdin: takes from attached writers, no faster than the container reads."""
 
-    __slots__ = ("_close_after_first", "_ending", "_loop", "_pending", "_target", "_writers")
+    __slots__ = ("_close_after_first", "_ending", "_gone", "_loop", "_pending", "_target", "_writers")
 
     def __init__(self, loop: Loop, target: Fd, *, close_after_first: bool) -> None:
         """`target` is non-blocking and owned from now on. `close_after_first` is CRI's stdin_once."""
@@ -107,6 +115,7 @@ class Input:
         self._target = target
         self._close_after_first = close_after_first
         self._writers: list[Fd] = []
+        self._gone: list[Fd] = []  # those of the writers that have left, and whose last words wait in the pipe
         self._pending = b""  # not empty: the container is behind, and no writer is listened to
         self._ending = False
 
@@ -117,12 +126,23 @@ class Input:
             ours.close()
         else:
             self._writers.append(ours)
-            if not self._pending:
+            if self._pending:
+                self._await_end(ours)
+            else:
                 self._listen(ours)
         return theirs
 
     def _listen(self, writer: Fd) -> None:
         self._loop.watch(writer.fileno(), lambda: self._readable(writer))
+
+    def _await_end(self, writer: Fd) -> None:
+        self._loop.watch(writer.fileno(), lambda: self._left(writer), HANGUP)
+
+    def _left(self, writer: Fd) -> None:
+        self._loop.unwatch(writer.fileno())
+        self._gone.append(writer)
+        if len(self._gone) > GONE_MAX:
+            self._drop(self._gone[0])
 
     def _readable(self, writer: Fd) -> None:
         try:
@@ -151,6 +171,7 @@ class Input:
     def _pause(self) -> None:
         for writer in self._writers:
             self._loop.unwatch(writer.fileno())
+            self._await_end(writer)
         self._loop.watch(self._target.fileno(), self._writable, WRITE)
 
     def _writable(self) -> None:
@@ -158,7 +179,9 @@ class Input:
         if self._pending or self._target.closed:
             return
         self._loop.unwatch(self._target.fileno())
+        self._gone.clear()
         for writer in self._writers:
+            self._loop.unwatch(writer.fileno())
             self._listen(writer)
         if self._ending:
             self.close()
@@ -166,6 +189,8 @@ class Input:
     def _drop(self, writer: Fd) -> None:
         self._loop.unwatch(writer.fileno())
         self._writers.remove(writer)
+        if writer in self._gone:
+            self._gone.remove(writer)
         writer.close()
 
     def close(self) -> None:

@@ -42,7 +42,11 @@ class SpdyClient:
         lines = [f"{method} {parts.path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: Upgrade", "Upgrade: SPDY/3.1"]
         lines += [f"X-Stream-Protocol-Version: {protocol}" for protocol in protocols]
         writer.write("\r\n".join([*lines, "Content-Length: 0", "", ""]).encode())
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        except BaseException:
+            writer.transport.abort()
+            raise
         client = cls(reader, writer)
         status = int(head.split()[1])
         if status != 101:

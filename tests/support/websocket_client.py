@@ -39,10 +39,14 @@ class WebSocketClient:
     ) -> WebSocketClient:
         parts = urlsplit(url)
         client = cls(*await asyncio.open_connection(parts.hostname, parts.port, ssl=tls))
-        await client.send(events.Request(host=parts.netloc, target=parts.path, subprotocols=list(protocols)))
-        while client.protocol is None:
-            if not await client.receive():
-                raise Rejected(0)
+        try:
+            await client.send(events.Request(host=parts.netloc, target=parts.path, subprotocols=list(protocols)))
+            while client.protocol is None:
+                if not await client.receive():
+                    raise Rejected(0)
+        except BaseException:
+            client.writer.transport.abort()
+            raise
         return client
 
     async def send(self, event: events.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from runtime.client import NotFound, Pod
 from runtime.linux import mountapi, mounts, syscalls
+from runtime.shim.copying import GONE_MAX
 from tests.support.containers import Node, content, logged, until
 
 LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) ([PF]) (.*)")
@@ -216,3 +218,22 @@ async def test_output_of_processes_that_outlive_the_first(node: Node) -> None:
     await pod.start_container(spec)
     assert (await node.exited(spec)).exit_code == 0
     assert logged(spec) == "done\n"
+
+
+async def test_attachments_that_end_while_nothing_is_written_and_nothing_is_read(node: Node, pod: Pod) -> None:
+    """The container says nothing for years, and does not listen: those who were attached leave no descriptor."""
+    spec = node.container(pod, "sleep", "1000", stdin=True)
+    await pod.start_container(spec)
+    descriptors = Path(f"/proc/{pod.shim.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    for _ in range(60):
+        attachment = await pod.attach(spec.id)
+        assert attachment.stdin is not None and attachment.stderr is not None
+        os.set_blocking(attachment.stdin, False)
+        with contextlib.suppress(BlockingIOError):
+            os.write(attachment.stdin, b"x" * 70_000)
+        for fd in (attachment.stdin, attachment.stdout, attachment.stderr):
+            os.close(fd)
+    async with asyncio.timeout(SECONDS):
+        while len(list(descriptors.iterdir())) > before + GONE_MAX:  # noqa: ASYNC110 - another process is looked at
+            await asyncio.sleep(0.02)
