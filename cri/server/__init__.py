@@ -13,7 +13,7 @@ In reading order:
                      update_container_resources.py (limits.py), reopen_container_log.py
     container_spec.py  from a request to what is started: oci.py puts the document together
       who            users.py, accounts.py and image_files.py, process.py, capabilities.py
-      what it sees   mounts.py, sources.py, devices.py, cdi/, etc_files.py, resources.py
+      what it sees   mounts.py, declared_volumes.py, sources.py, devices.py, cdi/, etc_files.py, resources.py
       confinement    apparmor.py, selinux.py, seccomp_choice.py, seccomp.py (seccomp_profile.py, seccomp_rules.py,
                      seccomp_bpf.py, seccomp_oci.py)
       by whom        handlers.py

@@ -6,6 +6,7 @@ source that hangs then hangs this one request.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cri.proto import api_pb2 as api
 from cri.server.cdi.edits import inject
 from cri.server.cdi.names import requested_names
 from cri.server.daemon import Daemon, pod_of
+from cri.server.declared_volumes import with_declared
 from cri.server.errors import InvalidRequest, NotFound
 from cri.server.handlers import chosen
 from cri.server.mounts import OciMount, host_volume, image_volume
@@ -56,6 +58,10 @@ async def settle(
     labels = daemon.selinux.labels(sandbox.id, _pod_labels(sandbox), context.selinux_options, context.privileged)
     around = _surroundings(daemon, sandbox, id, config, labels)
     document = await _settled_document(daemon, config, image, identity, around, layers)
+    if declared := image.config.get("Volumes"):
+        document["mounts"] = await asyncio.to_thread(
+            with_declared, document["mounts"], declared, rootfs, sandbox.userns
+        )
     confined = {"apparmorProfile": await daemon.apparmor.profile_of(context), "selinuxLabel": labels.process}
     document["process"] |= {name: value for name, value in confined.items() if value}
     options = context.namespace_options

@@ -14,5 +14,12 @@ async def reopen_container_log(
     container = daemon.store.containers.get(request.container_id)
     if not container.running:
         raise WrongState(f"container {container.id[:13]} ({container.name}) does not run, so nothing writes its log")
-    await pod_of(container.sandbox).reopen_log(container.id)
+    try:
+        await pod_of(container.sandbox).reopen_log(container.id)
+    except FileNotFoundError:
+        # Not NOT_FOUND, which would say that there is no such container.
+        raise WrongState(
+            f"the directory of log {container.spec.log_path} is gone; make it, and ask again: until then the container "
+            "goes on writing to the file that it has open"
+        ) from None
     return api.ReopenContainerLogResponse()

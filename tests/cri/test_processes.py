@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cri.proto import api_pb2 as api
-from images.build import regular
+from images.build import directory, regular, symlink
 from tests.support.crid import Crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
@@ -125,6 +125,30 @@ async def test_devices(crid: Crid, busybox: str) -> None:
     lines = await output(crid, busybox, script, devices=devices, linux=linux)
     assert lines[0] == "3"
     assert "no kmsg" in lines
+
+
+async def test_volumes_that_only_the_image_declares(crid: Crid, registry: Registry, tmp_path: Path) -> None:
+    """The directory is there, writable under a read-only root, and gone with the container; what exists stays as is."""
+    declared = {"/data/deep": {}, "/etc": {}, "/given": {}, "/given/below": {}, "/proc/x": {}, "/run/link/": {}}
+    links = [symlink("run", "usr/run"), directory("usr/run")]
+    pushed = push_image(registry, "declares:1", [busybox_rootfs(), links], {"Cmd": ["sh"], "Volumes": declared})
+    await crid.cri.PullImage(image={"image": pushed.ref})
+    script = "echo kept > /data/deep/x && stat -c '%a %u' /data/deep; ls /given; touch /etc/no 2>/dev/null || echo ro;"
+    script += (
+        "test -d /usr/run/link && echo through; awk '{print $5}' /proc/self/mountinfo | grep -E '^/(data|given|etc$)'"
+    )
+    fields = {
+        "linux": security(readonly_rootfs=True),
+        "mounts": [{"container_path": "/given", "host_path": str(tmp_path), "readonly": True}],
+    }
+    expected = ["755 0", "ro", "through", "/data/deep", "/given"]
+    pod = await crid.run_pod()
+    id = await crid.run(pod, pushed.ref, ["sh", "-c", script], **fields)
+    await crid.ended(id)
+    assert sorted(crid.log_of(pod[1]).splitlines()) == sorted(expected)
+    [kept] = crid.root.glob("**/volumes/*/x")
+    await crid.cri.RemoveContainer(container_id=id)
+    assert not kept.exists()
 
 
 async def test_working_directory_is_made(crid: Crid, busybox: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from pathlib import Path
 
@@ -111,3 +112,14 @@ async def test_logs_can_be_rotated(crid: Crid, busybox: str) -> None:
     with pytest.raises(CriError, match="does not run"):
         await crid.cri.ReopenContainerLog(container_id=id)
     assert not log.exists()
+
+
+async def test_a_log_whose_directory_is_gone(crid: Crid, busybox: str) -> None:
+    pod = await crid.run_pod()
+    id = await crid.run(pod, busybox, ["sleep", "1000"], log_path="deep/main.log")
+    shutil.rmtree(Path(pod[1].log_directory, "deep"))
+    with pytest.raises(CriError, match="is gone; make it") as caught:
+        await crid.cri.ReopenContainerLog(container_id=id)
+    assert caught.value.code == "FAILED_PRECONDITION"
+    silent = await crid.run(pod, busybox, ["sleep", "1000"], name="silent", log_path="")
+    await crid.cri.ReopenContainerLog(container_id=silent)
