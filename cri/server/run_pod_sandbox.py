@@ -149,6 +149,7 @@ def _effects(sandbox: Sandbox, directory: str) -> list[Effect]:
     """All that making the sandbox puts into the kernel and the file system, but for what CNI records itself."""
     effects = [
         Effect("dir", directory, sandbox.id),
+        Effect("mount", f"{directory}/etc", sandbox.id),
         Effect("cgroup", sandbox.cgroup, sandbox.id),
     ]
     if sandbox.options.ipc == api.POD:

@@ -102,14 +102,35 @@ async def test_a_log_directory_that_becomes_a_link(crid: Crid, hostile: str, can
         await crid.cri.ReopenContainerLog(container_id=id)
 
 
+@pytest.mark.parametrize("ipc", [api.POD, api.NODE])
+async def test_files_that_we_put_in_do_not_fill_the_node(crid: Crid, hostile: str, ipc: api.NamespaceMode) -> None:
+    """K4, CVE-2020-8557: they are ours, on the node's /run, and no limit of the container's counts them."""
+    pod = await crid.run_pod(linux=namespaces(ipc=ipc))
+    id = await crid.run(pod, hostile, ["sleep", "100"])
+    for path in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf"):
+        assert (await crid.exec(id, "sh", "-c", f"echo mine >> {path}; grep mine {path}"))[1] == "mine\n"
+        code, _, error = await crid.exec(id, "dd", "if=/dev/zero", f"of={path}", "bs=1M", "count=16")
+        assert code and "No space left" in error
+    assert sum(path.stat().st_size for path in (crid.state / "sandboxes" / pod[0] / "etc").iterdir()) < 8 << 20
+    other = await crid.run(await crid.run_pod(), hostile, ["sleep", "100"])
+    assert (await crid.exec(other, "hostname"))[0] == 0
+
+
 async def test_no_socket_of_ours_is_abstract(crid: Crid, hostile: str) -> None:
     """C1, CVE-2020-15257: a pod on the host's network sees every abstract socket, and needs no path to connect."""
     pod = await crid.run_pod(linux=namespaces(network=api.NODE))
     id = await crid.run(pod, hostile, ["sleep", "100"])
-    listed = (await crid.exec(id, "cat", "/proc/net/unix"))[1]
-    ours = [line for line in listed.splitlines() if "shim" in line or "nodeagent" in line or str(crid.base) in line]
-    assert ours and not [line for line in ours if "@" in line]
+    listed = (await crid.exec(id, "cat", "/proc/net/unix"))[1].splitlines()
+    shim = int(Path(f"/proc/{await crid.pid_of(id)}/stat").read_text().rpartition(")")[2].split()[1])
+    ours = [line for line in listed if line.split()[6] in sockets_of(shim) | sockets_of(crid.process.pid)]  # type: ignore[union-attr]
+    assert len(ours) > 2 and not [line for line in ours if "@" in line]
     assert (await crid.exec(id, "ls", str(crid.state)))[0] != 0
+
+
+def sockets_of(pid: int) -> set[str]:
+    """The inodes of a process's sockets."""
+    links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if os.path.lexists(fd)]
+    return {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:[")}
 
 
 async def test_relabelling_of_the_hosts_files_is_refused(crid: Crid, hostile: str) -> None:
