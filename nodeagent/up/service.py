@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 STEADY = 60.0
 STOP_PATIENCE = 30.0
 TAIL = 4096
+_CREDENTIALS = struct.Struct("3i")
 
 
 class StartFailed(Exception):
@@ -38,6 +40,7 @@ class Service:
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
         self._stopping = False
+        self._begins = 0
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -74,11 +77,14 @@ class Service:
                 self._told(f"{self.name} does not heed {number.name}")
 
     def last_words(self) -> str:
+        """Of this process, not of those that wrote to the log before."""
         try:
-            text = self.log.read_bytes()[-TAIL:].decode(errors="replace")
+            with self.log.open("rb") as log:
+                log.seek(max(self._begins, log.seek(0, os.SEEK_END) - TAIL))
+                text = log.read(TAIL).decode(errors="replace")
         except FileNotFoundError:
-            return "(nothing)"
-        return "\n".join(text.splitlines()[-12:])
+            text = ""
+        return "\n".join(text.splitlines()[-12:]) or "(nothing)"
 
     async def _keep(self) -> None:
         tries = 0
@@ -101,9 +107,11 @@ class Service:
         self._ended.clear()
         address = f"@nodeagent-{os.getpid()}-{self.name}-{os.urandom(4).hex()}"
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         channel.bind("\0" + address[1:])
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            self._begins = log.tell()
             self._process = subprocess.Popen(
                 self.command,
                 env=os.environ | {VARIABLE: address},
@@ -122,7 +130,8 @@ class Service:
         assert process is not None
 
         def heard() -> None:
-            if b"READY=1" in channel.recv(4096).split(b"\n"):
+            words, sender = _received(channel)
+            if sender == process.pid and b"READY=1" in words.split(b"\n"):
                 ready.set()
 
         def died() -> None:
@@ -135,6 +144,17 @@ class Service:
 
         loop.add_reader(channel, heard)
         loop.add_reader(pidfd, died)
+
+
+def _received(channel: socket.socket) -> tuple[bytes, int]:
+    """A message and the pid of its sender, as the kernel has it: an abstract socket is open to everybody on the host's
+    network, containers included (SCM_CREDENTIALS, unix(7)).
+    """
+    words, ancillary, _, _ = channel.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and len(data) == _CREDENTIALS.size:
+            return words, int(_CREDENTIALS.unpack(data)[0])
+    return words, 0
 
 
 def _outcome(code: int | None) -> str:

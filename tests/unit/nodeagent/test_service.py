@@ -1,0 +1,37 @@
+"""The supervisor's view of one daemon: whose word it takes for being ready."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from nodeagent.up.service import Service, StartFailed
+
+SPEAKS = "import time; from runtime.linux.notify import notify; notify('READY=1'); time.sleep(100)"
+ROOT = Path(__file__).parents[3]
+
+
+def shout(name: str) -> None:
+    """What a container on the host's network can do: it sees the name, and needs no path to connect."""
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    [address] = {line.split()[-1] for line in lines if f"-{name}-" in line}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.connect("\0" + address[1:])
+        stranger.send(b"READY=1")
+
+
+async def test_a_daemon_speaks_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    silent = Service("silent", ["sleep", "100"], tmp_path / "silent.log", print)
+    starting = asyncio.create_task(silent.start(patience=1.0))
+    await asyncio.sleep(0.2)
+    shout("silent")
+    with pytest.raises(StartFailed, match="was not ready"):
+        await starting
+    speaking = Service("speaking", [sys.executable, "-c", SPEAKS], tmp_path / "speaking.log", print)
+    await speaking.start()
+    await speaking.stop()
