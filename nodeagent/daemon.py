@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import logging
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from cri.client import CriClient, CriError
 from cri.proto import api_pb2
 from nodeagent.agent import Agent
 from nodeagent.config import Config, parse_arguments
 from nodeagent.node import Node, this_node
+from runtime.linux.exclusive import locked
 from runtime.linux.notify import notify
 
 log = logging.getLogger("nodeagent")
@@ -26,46 +24,27 @@ PATIENCE = 60.0
 """Seconds that the agent waits at its start for a runtime; then it ends, for whoever started it to see."""
 
 
-class AlreadyRunning(Exception):
-    """Another agent has the state directory."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     config = parse_arguments(argv)
     try:
         with exclusive(config):
             return asyncio.run(_run(config))
-    except (AlreadyRunning, OSError, CriError) as error:
+    except (OSError, CriError) as error:
         print(f"nodeagent: {error}", file=sys.stderr)
         return 1
 
 
 @contextlib.contextmanager
 def exclusive(config: Config) -> Iterator[None]:
-    """Makes the agent's directories and holds them. Raises AlreadyRunning, OSError."""
+    """Makes the agent's directories and holds them. Raises Taken, OSError."""
     for path in (config.root, config.state):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     config.manifests.mkdir(mode=0o755, parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         for path in (config.root, config.state):
-            held.enter_context(_locked(path / "agent.lock"))
+            held.enter_context(locked(path / "agent.lock", "give this agent --root and --state"))
         yield
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(
-                f"another node agent uses {path.parent}; stop it, or give this one --root and --state"
-            ) from None
-        yield
-    finally:
-        os.close(fd)
 
 
 async def _run(config: Config) -> int:

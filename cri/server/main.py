@@ -22,7 +22,7 @@ from cri.server.answers import ANSWERS
 from cri.server.assembly import assemble
 from cri.server.config import Config, parse_arguments
 from cri.server.daemon import Daemon
-from cri.server.listening import AlreadyRunning, bind, exclusive
+from cri.server.listening import bind, exclusive
 from cri.server.recovery import recover
 from cri.server.service import Service
 from cri.server.settings import ConfigError
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("crid makes namespaces, mounts and cgroups: run it as root")
         with exclusive(config.root), exclusive(config.state):
             asyncio.run(_run(config))
-    except (ConfigError, AlreadyRunning, OSError) as error:
+    except (ConfigError, OSError) as error:
         print(f"crid: {error}", file=sys.stderr)
         return 1
     return 0

@@ -18,7 +18,7 @@ from pathlib import Path
 from cri.proto import api_pb2 as api
 from cri.server.assembly import OWNER, assemble
 from cri.server.config import Config, from_arguments
-from cri.server.listening import AlreadyRunning, exclusive
+from cri.server.listening import exclusive
 from cri.server.recovery import recover
 from cri.server.remove_pod_sandbox import remove_pod_sandbox
 from cri.server.settings import ConfigError
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
             if given.purge and not left:
                 remove_tree(config.state)
                 remove_tree(config.root)
-    except (ConfigError, AlreadyRunning, ContainerError, OSError) as error:
+    except (ConfigError, ContainerError, OSError) as error:
         print(f"crid reset: {error}", file=sys.stderr)
         return 1
     for line in left:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import socket
-import stat
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +10,8 @@ from pathlib import Path
 
 import grpc
 
-PROBE_TIMEOUT = 2.0
+from runtime.linux.exclusive import make_room
+
 THREADS = 8
 
 
@@ -36,29 +34,10 @@ def served(path: Path, handlers: Iterable[grpc.GenericRpcHandler], *, grace: flo
 
 def _bound(path: Path, handlers: Iterable[grpc.GenericRpcHandler]) -> grpc.Server:
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    _take_over(path)
+    make_room(path, "choose another --name or --endpoint")
     server = grpc.server(ThreadPoolExecutor(THREADS, thread_name_prefix=path.name), handlers=list(handlers))
     try:
         server.add_insecure_port(f"unix:{urllib.parse.quote(str(path))}")
     except RuntimeError as error:
         raise SocketError(f"{path}: cannot be bound: {error}") from error
     return server
-
-
-def _take_over(path: Path) -> None:
-    """Remove the socket that a killed process has left."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise SocketError(f"{path}: is there and is no socket; move it away")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(PROBE_TIMEOUT)
-        try:
-            probe.connect(str(path))
-        except OSError as error:
-            if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
-                raise SocketError(f"{path}: {error}") from error
-            path.unlink(missing_ok=True)
-            return
-    raise SocketError(f"{path}: another process answers there; stop it, or choose another --name or --endpoint")

@@ -152,7 +152,7 @@ async def test_a_plugin_comes_back_to_a_crid_that_was_killed(registry: Registry)
 async def test_a_socket_of_another_runtime_is_left_alone(registry: Registry) -> None:
     async with running_crid() as first:
         async with configured(registry, f"nri.socket = '{first.state}/nri.sock'") as (second, image):
-            assert "another runtime listens on" in second.log.read_text()
+            assert "another process listens on" in second.log.read_text()
             await second.run(await second.run_pod(), image, SLEEP)
         async with NriPlugin(first, "10"):
             info = (await first.cri.Status(verbose=True)).info["nri"]

@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
-import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,7 @@ from cri.server.nri.config import NriConfig
 from cri.server.nri.errors import PluginLost, PluginRefused
 from cri.server.nri.launching import Launched, installed_plugins, launch
 from cri.server.nri.plugin import Plugin, Terms, UpdateContainers
+from runtime.linux.exclusive import make_room
 
 log = logging.getLogger("crid")
 
@@ -69,7 +68,7 @@ class Plugins:
         path = self._config.socket
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _remove_dead(path)
+            make_room(path, "set [nri] socket to a path of this crid's own")
             former = os.umask(0o177)
             try:
                 self._server = await asyncio.start_unix_server(self._arrived, path, backlog=BACKLOG)
@@ -123,20 +122,3 @@ class Plugins:
         await asyncio.gather(*self._coming, return_exceptions=True)
         await asyncio.gather(*(plugin.close("crid stops") for plugin in list(self.connected)))
         await asyncio.gather(*(launched.end() for launched in self._launched))
-
-
-def _remove_dead(path: Path) -> None:
-    """Make room for our socket; raises OSError when it is somebody's who lives."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(f"{path} is there and is no socket; move it away or set [nri] socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    raise FileExistsError(f"another runtime listens on {path}; set [nri] socket to a path of this one's own")

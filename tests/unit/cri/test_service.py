@@ -15,9 +15,10 @@ from cri.client import CriClient, CriError
 from cri.proto import api_pb2 as api
 from cri.proto.services import methods
 from cri.server.errors import NotFound, status_of, words_of
-from cri.server.listening import AlreadyRunning, bind, exclusive
+from cri.server.listening import bind, exclusive
 from cri.server.service import Service
 from runtime.linux.database import DatabaseFull
+from runtime.linux.exclusive import Taken
 
 finished = asyncio.Event()
 
@@ -111,7 +112,7 @@ async def test_the_socket_is_private_and_a_dead_one_is_replaced(short_path: Path
         await server.start()
         assert path.stat().st_mode & 0o777 == 0o600
         second = grpc.aio.server()
-        with pytest.raises(AlreadyRunning, match="already listens"):
+        with pytest.raises(Taken, match="another process listens on"):
             bind(second, path)
         await server.stop(None)
         import socket
@@ -124,7 +125,7 @@ async def test_the_socket_is_private_and_a_dead_one_is_replaced(short_path: Path
 def test_one_daemon_per_directory(short_path: Path) -> None:
     with exclusive(short_path / "state"):
         assert (short_path / "state").stat().st_mode & 0o777 == 0o700
-        with pytest.raises(AlreadyRunning, match="--root and --state"), exclusive(short_path / "state"):
+        with pytest.raises(Taken, match="--root and --state"), exclusive(short_path / "state"):
             pass
     with exclusive(short_path / "state"):
         pass
