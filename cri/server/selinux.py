@@ -12,14 +12,17 @@ import errno
 import hashlib
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
+from runtime.linux.fds import Fd
 from runtime.linux.files import read_limited
 from runtime.linux.lsm import selinux_enabled
+from runtime.linux.syscalls import AT_FDCWD, RESOLVE_NO_SYMLINKS, openat2
 
 XATTR: Final = "security.selinux"
 CONFIG: Final = Path("/etc/selinux")
@@ -106,15 +109,18 @@ def check_relabel(path: str) -> None:
 def relabel(path: str, label: str) -> None:
     """Give a file, or a tree without following links, to `label`. Blocks; a filesystem without labels is left as it is.
 
-    Raises OSError.
+    The path was free of links when it was looked at; a link that has come into it since is refused (ELOOP). Raises
+    OSError.
     """
     value = label.encode() + b"\0"
-    try:
-        os.setxattr(path, XATTR, value, follow_symlinks=False)
-        if os.path.isdir(path):
-            for _, directories, files, fd in os.fwalk(path):
-                for name in (*directories, *files):
-                    os.setxattr(f"/proc/self/fd/{fd}/{name}", XATTR, value, follow_symlinks=False)
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
+    with Fd(openat2(AT_FDCWD, path, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS)) as fd:
+        top = f"/proc/self/fd/{fd.fileno()}"
+        try:
+            os.setxattr(top, XATTR, value)
+            if stat.S_ISDIR(os.fstat(fd.fileno()).st_mode):
+                for _, directories, files, place in os.fwalk(".", dir_fd=fd.fileno()):
+                    for name in (*directories, *files):
+                        os.setxattr(f"/proc/self/fd/{place}/{name}", XATTR, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cri.proto import api_pb2 as api
+from cri.server import selinux
 from cri.server.errors import InvalidRequest
 from cri.server.selinux import Labels, Selinux, check_relabel
 from runtime.linux.cgroups import Cgroup, Layout
@@ -68,6 +70,32 @@ def test_what_the_node_lives_on_is_not_relabelled(path: str) -> None:
 @pytest.mark.parametrize("path", ["/var/lib/kubelet/pods/uid/volumes/x", "/home/me/data", "/etcetera", "/srv/data"])
 def test_what_belongs_to_pods_is(path: str) -> None:
     check_relabel(path)
+
+
+def test_a_volume_is_relabelled_without_leaving_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C4, and what K1 is for mounts: a link in the way, or in the volume, takes no label to where it leads."""
+    monkeypatch.setattr(selinux, "XATTR", "user.label")
+    (tmp_path / "volume/deep").mkdir(parents=True)
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    for place in ("volume/deep/file", "elsewhere/deep/file"):
+        (tmp_path / place).touch()
+    (tmp_path / "volume/link").symlink_to(tmp_path / "elsewhere")
+    try:
+        os.setxattr(tmp_path / "elsewhere", "user.label", b"own")
+    except OSError as error:
+        pytest.skip(f"the file system of {tmp_path} has no extended attributes: {error}")
+    with pytest.raises(PermissionError):  # a link has no attributes of the user's
+        selinux.relabel(str(tmp_path / "volume"), "theirs")
+    (tmp_path / "volume/link").unlink()
+    selinux.relabel(str(tmp_path / "volume"), "theirs")
+    assert os.getxattr(tmp_path / "volume/deep/file", "user.label") == b"theirs\0"
+    (tmp_path / "volume").rename(tmp_path / "moved")
+    (tmp_path / "volume").symlink_to(tmp_path / "elsewhere")
+    for path in ("volume", "volume/deep"):
+        with pytest.raises(OSError, match="Too many levels of symbolic links"):
+            selinux.relabel(str(tmp_path / path), "theirs")
+    assert os.getxattr(tmp_path / "elsewhere", "user.label") == b"own"
+    assert os.listxattr(tmp_path / "elsewhere/deep") == os.listxattr(tmp_path / "elsewhere/deep/file") == []
 
 
 def test_mounts_carry_the_label() -> None:
