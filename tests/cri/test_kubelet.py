@@ -133,6 +133,55 @@ async def test_statistics_events_and_streamed_lists(node: Node) -> None:
     assert failed <= {'kubelet_runtime_operations_errors_total{operation_type="exec_sync"}'}, node.crid.tail()
 
 
+RICH = """
+cat /proc/self/uid_map
+grep ^Seccomp: /proc/self/status
+ls /image/etc/passwd
+touch /no 2>/dev/null || echo read-only root
+trap 'echo usr1 > /host/signal; exit 0' USR1
+while :; do head -c 2000 /dev/zero | tr '\\0' x; echo; sleep 0.1; done
+"""
+
+
+async def test_a_pod_with_a_user_namespace_an_image_volume_hooks_a_stop_signal_and_rotated_logs(node: Node) -> None:
+    kubelet = node.kubelet
+    shared = kubelet.base / "hooks"
+    shared.mkdir()
+
+    def hook(word: str) -> dict[str, Any]:
+        return {"exec": {"command": ["touch", f"/host/{word}"]}}
+
+    node.put(
+        "rich",
+        node.busybox(
+            "main",
+            RICH,
+            lifecycle={"postStart": hook("started"), "preStop": hook("stopping"), "stopSignal": "SIGUSR1"},
+            securityContext={"seccompProfile": {"type": "RuntimeDefault"}, "readOnlyRootFilesystem": True},
+            volumeMounts=[{"name": "host", "mountPath": "/host"}, {"name": "image", "mountPath": "/image"}],
+        ),
+        hostUsers=False,
+        os={"name": "linux"},
+        volumes=[
+            {"name": "host", "hostPath": {"path": str(shared)}},
+            {"name": "image", "image": {"reference": node.image}},
+        ],
+    )
+    await kubelet.until(lambda: kubelet.ready("rich"))
+    assert (shared / "started").exists()
+    [folder] = kubelet.logs.glob(f"default_rich-{NODE}_*/main")
+    said = (folder / "0.log").read_text()
+    first, outside, length = said.splitlines()[0].split()[-3:]
+    assert (first, int(outside) > 0, int(length)) == ("0", True, 65536)
+    for words in ("Seccomp:\t2", "/image/etc/passwd", "read-only root"):
+        assert words in said
+    await kubelet.until(lambda: list(folder.glob("0.log.*")))
+    assert (folder / "0.log").stat().st_size < 100_000
+    kubelet.remove("rich")
+    await kubelet.until(lambda: (shared / "signal").exists())
+    assert (shared / "stopping").exists()
+
+
 async def test_a_container_that_fails_is_started_again_with_back_off(node: Node) -> None:
     kubelet = node.kubelet
     node.put("failing", node.busybox("main", "echo attempt; exit 7"))

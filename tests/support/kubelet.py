@@ -127,7 +127,14 @@ class Kubelet:
             "syncFrequency": "1s",
             "oomScoreAdj": 0,
             "registerNode": False,
-            "featureGates": {"EventedPLEG": True, "CRIListStreaming": True, "PodAndContainerStatsFromCRI": True},
+            "containerLogMaxSize": "10Ki",
+            "containerLogMonitorInterval": "3s",  # its least
+            "featureGates": {
+                "ContainerStopSignals": True,
+                "CRIListStreaming": True,
+                "EventedPLEG": True,
+                "PodAndContainerStatsFromCRI": True,
+            },
         }
         (self.base / "config.yaml").write_text(yaml.safe_dump(config))
 
