@@ -18,8 +18,8 @@ from tests.support import criu
 from tests.support.crid import Crid, Sandbox, running_crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.nothing_left import fsck_is_silent, nothing_is_left
+from tests.support.processes import eventually
 from tests.support.registry import Registry
-from tests.support.restart_scene import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"

@@ -12,9 +12,10 @@ import pytest
 from cri.proto import api_pb2 as api
 from runtime.linux.ledger import read_ledger
 from tests.support.crid import Crid, running_crid
-from tests.support.deaths import children, rebooted, shim_of
+from tests.support.deaths import rebooted, shim_of
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.nothing_left import fsck_is_silent
+from tests.support.processes import children
 from tests.support.registry import Registry
 
 

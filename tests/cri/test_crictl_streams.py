@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.crictl import Crictl, Files, covers
 from tests.support.crid import Crid
-from tests.support.served_streams import eventually
+from tests.support.processes import eventually
 
 pytestmark = pytest.mark.timeout(900)  # the first run builds crictl
 TRANSPORTS = ["spdy", "websocket"]

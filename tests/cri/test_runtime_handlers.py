@@ -25,8 +25,8 @@ from runtime.linux.cgroups import Cgroup
 from tests.support import peers
 from tests.support.crid import Crid, Sandbox, running_crid
 from tests.support.images import busybox_rootfs, push_image
+from tests.support.processes import eventually
 from tests.support.registry import Registry
-from tests.support.served_streams import eventually
 
 pytestmark = pytest.mark.timeout(900)  # the first run builds a runc
 RUNTIMES = ["runc", "crun", "runc-new"]

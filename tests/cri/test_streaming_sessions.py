@@ -16,7 +16,7 @@ import pytest
 from cri.client import CriError
 from cri.streaming_client import StreamFailed, exec_session
 from tests.support.crid import Crid
-from tests.support.served_streams import eventually
+from tests.support.processes import commanded, eventually
 from tests.support.spdy_client import SpdyClient
 
 pytestmark = pytest.mark.timeout(900)  # the first run builds crictl
@@ -94,21 +94,11 @@ async def test_a_client_that_leaves_takes_its_command_along(crid: Crid, busybox:
     seconds = str(10**6 + secrets.randbelow(10**6))  # nobody else on this machine sleeps as long
     url = (await crid.cri.Exec(container_id=container, cmd=["sleep", seconds], stdout=True)).url
     session = asyncio.create_task(join(url))
-    await eventually(lambda: sleeping(seconds))
+    await eventually(lambda: commanded("sleep", seconds))
     session.cancel()
     await asyncio.gather(session, return_exceptions=True)
-    await eventually(lambda: not sleeping(seconds))
+    await eventually(lambda: not commanded("sleep", seconds))
     assert (await crid.exec(container, "true"))[0] == 0
-
-
-def sleeping(seconds: str) -> bool:
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if f"sleep\0{seconds}\0".encode() in entry.read_bytes():
-                return True
-        except OSError:  # it ended meanwhile
-            continue
-    return False
 
 
 def open_fds(pids: list[int]) -> int:

@@ -17,8 +17,8 @@ from cri.proto import api_pb2 as api
 from cri.streaming_client import exec_session
 from tests.support.crid import Crid, running_crid
 from tests.support.images import push_image
+from tests.support.processes import commanded, eventually
 from tests.support.registry import Registry
-from tests.support.served_streams import eventually
 from tests.support.websocket_client import WebSocketClient
 
 V5 = ["v5.channel.k8s.io"]
@@ -85,18 +85,8 @@ async def test_a_silent_session_ends_with_its_command(secured: tuple[Crid, str],
     url = (await crid.cri.Exec(container_id=id, cmd=["sleep", "7777"], stdout=True)).url
     client = await WebSocketClient.connect(url, V5, tls=trusting)
     await asyncio.wait_for(client.until_close(), 10 * IDLE_SECONDS)
-    await eventually(lambda: not sleeping("7777"))
+    await eventually(lambda: not commanded("sleep", "7777"))
     await client.close()
-
-
-def sleeping(seconds: str) -> bool:
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if f"sleep\0{seconds}\0".encode() in entry.read_bytes():
-                return True
-        except OSError:  # it ended meanwhile
-            continue
-    return False
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])

@@ -14,7 +14,7 @@ import pytest
 from runtime.linux.cgroups import Cgroup
 from tests.support.crid import Crid
 from tests.support.deaths import shim_of
-from tests.support.served_streams import eventually
+from tests.support.processes import eventually
 from tests.support.spdy_client import SpdyClient
 from tests.support.websocket_client import WebSocketClient
 

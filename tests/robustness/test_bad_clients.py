@@ -17,7 +17,7 @@ from cri.client import CriError
 from cri.proto import api_pb2 as api
 from cri.proto.services import methods
 from tests.support.neighbourhood import Neighbourhood
-from tests.support.served_streams import eventually
+from tests.support.processes import eventually
 
 ROUNDS = 8
 IDLE = 1000

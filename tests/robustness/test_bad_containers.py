@@ -14,6 +14,7 @@ from tests.support.attacker import namespaces, said
 from tests.support.canary import leftovers
 from tests.support.crid import Sandbox
 from tests.support.neighbourhood import Neighbourhood
+from tests.support.processes import commanded
 
 MIB = 1 << 20
 MANY = 100
@@ -51,19 +52,8 @@ async def test_a_container_that_goes_into_the_background(street: Neighbourhood, 
     shim = await street.shim_of(id)
     assert (await crid.ended(id)).exit_code == 4
     async with asyncio.timeout(10):
-        while running("7654321") or zombies(shim):  # noqa: ASYNC110 - the kernel is asked
+        while commanded("sleep", "7654321") or zombies(shim):  # noqa: ASYNC110 - the kernel is asked
             await asyncio.sleep(0.02)
-
-
-def running(word: str) -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if word.encode() in path.read_bytes():
-                found.append(path.parent.name)
-        except OSError:  # it has ended
-            continue
-    return found
 
 
 def zombies(parent: int) -> list[str]:
@@ -122,7 +112,7 @@ async def test_a_storm_of_deaths_by_memory(street: Neighbourhood) -> None:
     assert Path(f"/proc/{shim}/comm").read_text().startswith("shim")
     await crid.cri.StopContainer(api.StopContainerRequest(container_id=id, timeout=0), timeout=15)
     assert (await crid.status(id)).state == api.CONTAINER_EXITED
-    assert not running("attacker\0eat")
+    assert not commanded("attacker", "eat")
 
 
 async def test_a_hundred_pods_at_once(street: Neighbourhood) -> None:

@@ -6,16 +6,15 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from runtime.client import Event, Exited, Pod, Runtime
 from runtime.linux.overlay import OverlayRootfs
 from runtime.spec import ContainerSpec, ExecSpec, SandboxSpec
+from tests.support.processes import eventually
 
 BUSYBOX = "/bin/busybox"
-EVENT_SECONDS = 20.0
 _DEFAULTS = (
     "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL"
 )
@@ -134,7 +133,7 @@ class Node:
 
     async def exited(self, spec: ContainerSpec) -> Exited:
         """How a container has ended, as soon as it has."""
-        await until(lambda: spec.id in self.exits)
+        await eventually(lambda: spec.id in self.exits)
         return self.exits[spec.id]
 
     async def run(self, pod: Pod, *args: str, **fields: Any) -> tuple[int, str]:
@@ -161,13 +160,6 @@ class Node:
         for pod in self.pods:
             await pod.stop()
         await self.runtime.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for something that happens soon, in another process."""
-    async with asyncio.timeout(EVENT_SECONDS):
-        while not condition():  # noqa: ASYNC110 - there is no event to wait for: the kernel is asked
-            await asyncio.sleep(0.005)
 
 
 def logged(spec: ContainerSpec) -> str:

@@ -15,18 +15,13 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 
 from cri.proto import api_pb2 as api
 from runtime import recovery
 from tests.support.crid import Crid
+from tests.support.processes import children
 
 _READY = api.PodSandboxFilter(state={"state": api.SANDBOX_READY})
-
-
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 async def shim_of(crid: Crid, sandbox: str) -> int:

@@ -6,8 +6,6 @@ import asyncio
 import os
 import secrets
 import signal
-import time
-from collections.abc import Callable
 from typing import Any
 
 from cri.client import CriError
@@ -16,6 +14,7 @@ from cri.streaming_client import StreamFailed, exec_session
 from tests.support.crid import Crid, Sandbox
 from tests.support.deaths import shim_of, shims_gone
 from tests.support.nothing_left import command_line
+from tests.support.processes import eventually
 
 FOREVER = ["sh", "-c", "trap '' TERM; trap 'echo after' USR1; echo before; while :; do sleep 0.05; done"]
 OWN_PIDS = {"pid": api.CONTAINER}  # so that process 1 is the container's own, and can be told to speak
@@ -191,10 +190,3 @@ class Scene:
             call.cancel()
         for fd in self._seen:
             os.close(fd)
-
-
-async def eventually(check: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it does not come"
-        await asyncio.sleep(0.02)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -46,10 +45,3 @@ async def serving(**settings: Any) -> AsyncIterator[Served]:
     finally:
         await server.close()
     assert runtime.all_closed
-
-
-async def eventually(condition: Callable[[], bool], timeout: float = 10.0) -> None:
-    """Raises TimeoutError when the condition does not come true in `timeout` seconds."""
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110  what is waited for are processes and sockets, which set no event
-            await asyncio.sleep(0.02)

@@ -12,7 +12,8 @@ import pytest
 from runtime.client import NotFound, Pod, StartError
 from runtime.linux.cgroups import Cgroup
 from runtime.spec import ExecSpec
-from tests.support.containers import Node, exec_output, until
+from tests.support.containers import Node, exec_output
+from tests.support.processes import eventually
 
 
 async def test_output_and_exit_code(node: Node, pod: Pod) -> None:
@@ -83,11 +84,11 @@ async def test_kill_takes_all_that_it_has_started_and_nothing_else(node: Node, p
     script = "setsid setsid sleep 1001 & setsid sleep 1002 & sleep 1003"
     running = await pod.exec(spec.id, ExecSpec(id="e", args=["sh", "-c", script]))
     cgroup = Cgroup(spec.oci["linux"]["cgroupsPath"])
-    await until(lambda: len({os.getsid(pid) for pid in cgroup.procs()}) >= 4)  # init, the shell and both setsid
+    await eventually(lambda: len({os.getsid(pid) for pid in cgroup.procs()}) >= 4)  # init, the shell and both setsid
     await running.kill()
     assert await running.wait() == 137
     assert cgroup.populated()
-    await until(lambda: len(cgroup.procs()) == 1)
+    await eventually(lambda: len(cgroup.procs()) == 1)
     assert (await pod.container_status(spec.id))["pid"] in cgroup.procs()
 
 
@@ -141,14 +142,14 @@ async def test_cancelling_the_start_ends_it(node: Node, pod: Pod) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     cgroup = Cgroup(spec.oci["linux"]["cgroupsPath"])
-    await until(lambda: len(cgroup.procs()) == 1)
+    await eventually(lambda: len(cgroup.procs()) == 1)
 
 
 async def test_execs_end_with_the_connection_of_their_caller(node: Node, pod: Pod) -> None:
     spec = await node.idle(pod)
     running = await pod.exec(spec.id, ExecSpec(id="e", args=["sleep", "1000"]))
     pod.disconnect()
-    await until(lambda: not Path(f"/proc/{running.pid}").exists())
+    await eventually(lambda: not Path(f"/proc/{running.pid}").exists())
     node.pods[0] = await node.runtime.adopt(pod.id)
     assert (await node.pods[0].container_status(spec.id))["pid"]
 

@@ -15,7 +15,8 @@ from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import VARIABLE
 from runtime.linux.mounttable import mounts_beneath
 from runtime.linux.procs import Process
-from tests.support.containers import Node, exec_output, logged, until
+from tests.support.containers import Node, exec_output, logged
+from tests.support.processes import eventually
 
 
 def assert_gone(node: Node, pod: Pod) -> None:
@@ -49,7 +50,7 @@ async def test_the_exit_is_on_disk_when_it_is_told(node: Node, pod: Pod) -> None
 async def test_signals(node: Node, pod: Pod) -> None:
     spec = node.container(pod, "sh", "-c", "trap 'echo got; exit 9' TERM; echo ready; while true; do sleep 0.1; done")
     await pod.start_container(spec)
-    await until(lambda: logged(spec))
+    await eventually(lambda: logged(spec))
     await pod.signal(spec.id, signal.SIGTERM)
     assert (await node.exited(spec)).exit_code == 9
     with pytest.raises(NotFound):
@@ -82,7 +83,7 @@ async def test_stop_ends_everything_and_can_be_repeated(node: Node, pod: Pod) ->
     await pod.stop()
     for spec in specs:
         assert (await node.exited(spec)).exit_code == 137
-    await until(lambda: not pod.shim.alive())
+    await eventually(lambda: not pod.shim.alive())
     assert_gone(node, pod)
     await pod.stop()
     await node.runtime.destroy_lost(pod.id)
@@ -92,7 +93,7 @@ async def test_a_start_during_the_stop_leaves_nothing(node: Node, pod: Pod) -> N
     starts = [pod.start_container(node.container(pod, "sleep", "1000")) for _ in range(5)]
     results = await asyncio.gather(*starts, pod.stop(), return_exceptions=True)
     assert all(result is None or isinstance(result, ContainerError | OSError) or result.pid for result in results)
-    await until(lambda: not pod.shim.alive())
+    await eventually(lambda: not pod.shim.alive())
     assert_gone(node, pod)
 
 
@@ -101,7 +102,7 @@ async def test_crid_can_come_back(node: Node, pod: Pod) -> None:
     await pod.start_container(short)
     pod.disconnect()
     await node.runtime.close()
-    await until(lambda: "exit_code" in Path(pod.state_dir, "containers", f"{short.id}.json").read_text())
+    await eventually(lambda: "exit_code" in Path(pod.state_dir, "containers", f"{short.id}.json").read_text())
 
     again = Runtime(node.state, on_event=node.on_event)
     await again.start()
@@ -157,7 +158,7 @@ async def test_kill_of_the_shim_costs_its_pod_and_no_other(node: Node, pod: Pod)
     async with asyncio.timeout(10):
         while await node.events.get() != ShimLostEvent(pod.id):
             pass
-    await until(lambda: not running.alive())  # without anybody's help: it may be crid that is down
+    await eventually(lambda: not running.alive())  # without anybody's help: it may be crid that is down
     with pytest.raises(ShimLost):
         await pod.start_container(node.container(pod, "true"))
     (known,) = await node.runtime.destroy_lost(pod.id)
@@ -179,7 +180,7 @@ async def test_a_hung_shim_is_ended_by_destroy_lost(node: Node, pod: Pod, monkey
 async def test_no_shim_is_left_as_a_zombie(node: Node, pod: Pod) -> None:
     shim = pod.shim
     await pod.stop()
-    await until(lambda: not Path(f"/proc/{shim.pid}").exists())
+    await eventually(lambda: not Path(f"/proc/{shim.pid}").exists())
 
 
 SHIM_FAILPOINTS = [

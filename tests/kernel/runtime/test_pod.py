@@ -13,7 +13,8 @@ import pytest
 from runtime.client import InvalidSpec, NotFound, Pod
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mounttable import mounts_beneath
-from tests.support.containers import Node, bind, exec_output, logged, mount, until
+from tests.support.containers import Node, bind, exec_output, logged, mount
+from tests.support.processes import eventually
 
 
 def own(kind: str) -> str:
@@ -164,7 +165,7 @@ async def test_the_pods_init_reaps(node: Node) -> None:
     pod = await node.pod(pid="pod")
     spec = node.container(pod, "sh", "-c", "(sleep 0.1 &) ; sleep 0.5; ps; sleep 100")
     await pod.start_container(spec)
-    await until(lambda: "ps" in logged(spec))
+    await eventually(lambda: "ps" in logged(spec))
     assert "[sleep]" not in logged(spec)
 
 

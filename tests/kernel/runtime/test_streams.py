@@ -13,7 +13,8 @@ import pytest
 from runtime.client import NotFound, Pod
 from runtime.linux import mountapi, mounts, syscalls
 from runtime.shim.copying import GONE_MAX
-from tests.support.containers import Node, content, logged, until
+from tests.support.containers import Node, content, logged
+from tests.support.processes import eventually
 
 LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) ([PF]) (.*)")
 SECONDS = 10.0
@@ -66,13 +67,13 @@ async def test_reopening_after_a_rotation(node: Node, pod: Pod) -> None:
     spec = node.container(pod, "sh", "-c", "echo before; read x; echo after; sleep 1000", stdin=True)
     await pod.start_container(spec)
     log = Path(spec.log_path)
-    await until(lambda: log.read_bytes())
+    await eventually(lambda: log.read_bytes())
     log.rename(log.with_suffix(".1"))
     await pod.reopen_log(spec.id)
     attachment = await pod.attach(spec.id)
     assert attachment.stdin is not None
     os.write(attachment.stdin, b"\n")
-    await until(lambda: log.read_bytes())
+    await eventually(lambda: log.read_bytes())
     assert logged(spec) == "after\n"
     assert log.stat().st_mode & 0o777 == 0o640
     for fd in (attachment.stdin, attachment.stdout, attachment.stderr):
@@ -98,7 +99,7 @@ async def test_a_full_disk_loses_lines_and_nothing_else(node: Node, pod: Pod, tm
         spec = node.container(pod, "sh", "-c", "yes | head -n 100000; read x; echo last words", stdin=True)
         spec.log_path = str(disk / "log")
         await pod.start_container(spec)
-        await until(lambda: os.statvfs(disk).f_bavail == 0)
+        await eventually(lambda: os.statvfs(disk).f_bavail == 0)
         other = await node.sh(pod, "echo fine")
         assert other == "fine\n"
         assert (await pod.container_status(spec.id))["log_bytes_lost"] > 0

@@ -21,7 +21,8 @@ import pytest
 from cri.proto import api_pb2 as api
 from cri.proto.services import methods
 from tests.support import peers
-from tests.support.served_streams import Served, eventually
+from tests.support.processes import eventually
+from tests.support.served_streams import Served
 
 TRANSPORTS = ["spdy", "websocket"]
 pytestmark = pytest.mark.timeout(900)  # the first run builds crictl

@@ -12,7 +12,8 @@ import pytest
 
 from cri.server.streaming import inbox, over_spdy, remote_command
 from cri.server.streaming.spdy import frames
-from tests.support.served_streams import Served, eventually
+from tests.support.processes import eventually
+from tests.support.served_streams import Served
 from tests.support.spdy_client import SpdyClient
 
 V4 = ["v4.channel.k8s.io"]

@@ -10,7 +10,8 @@ import os
 import pytest
 from wsproto import events
 
-from tests.support.served_streams import Served, eventually
+from tests.support.processes import eventually
+from tests.support.served_streams import Served
 from tests.support.websocket_client import Rejected, WebSocketClient
 
 V5 = ["v5.channel.k8s.io"]

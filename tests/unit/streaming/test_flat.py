@@ -15,7 +15,8 @@ from wsproto import events
 from wsproto.utilities import LocalProtocolError
 
 from cri.server.streaming.spdy import frames
-from tests.support.served_streams import Served, eventually
+from tests.support.processes import eventually
+from tests.support.served_streams import Served
 from tests.support.spdy_client import SpdyClient
 from tests.support.websocket_client import WebSocketClient
 

@@ -11,7 +11,8 @@ import pytest
 from wsproto import events
 
 from cri.server.streaming import inbox, over_spdy
-from tests.support.served_streams import Served, eventually
+from tests.support.processes import eventually
+from tests.support.served_streams import Served
 from tests.support.spdy_client import Refused, SpdyClient
 from tests.support.websocket_client import WebSocketClient
 

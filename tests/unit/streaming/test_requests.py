@@ -14,7 +14,8 @@ from cri.server.streaming import server as server_module
 from cri.server.streaming.http import MAX_HEAD
 from cri.server.streaming.requests import InvalidStreamRequest
 from cri.server.streaming.tokens import Tokens, TooManyTokens
-from tests.support.served_streams import Served, eventually, request, serving
+from tests.support.processes import eventually
+from tests.support.served_streams import Served, request, serving
 from tests.support.spdy_client import Refused, SpdyClient
 from tests.support.websocket_client import Rejected, WebSocketClient
 
