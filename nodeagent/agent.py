@@ -121,6 +121,7 @@ class Agent:
                 "problem": self._events.problem,
             },
             "manifests": str(self._config.manifests),
+            "kubeletRoot": str(self._config.kubelet_root),
             "drivers": self._tools.volumes.drivers.names(),
             "pods": len(self._workers),
             "pendingTeardowns": sorted(self._tools.teardown.pending | self._tools.volumes.pending),

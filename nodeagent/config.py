@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodeagent.pods import names
+
+SOCKET_PATH_LIMIT = 107
+"""Bytes of struct sockaddr_un (unix(7)), less the closing NUL."""
 ROOT = Path("/var/lib/nodeagent")
 STATE = Path("/run/nodeagent")
 MANIFESTS = Path("/etc/nodeagent/manifests")
@@ -68,6 +73,12 @@ def from_arguments(given: argparse.Namespace) -> Config:
     cri = given.cri.removeprefix("unix://") or str(given.state.absolute() / "cri.sock")
     if not re.fullmatch(r"(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+|/", given.cgroup_root):
         raise ValueError(f"--cgroup-root: {given.cgroup_root!r} is no path such as /nodeagent")
+    if len(os.fsencode(given.state.absolute() / "agent.sock")) > SOCKET_PATH_LIMIT:
+        raise ValueError(f"--state: {given.state}: too long; the path of a socket in it has {SOCKET_PATH_LIMIT} bytes")
+    if given.manifests.exists() and not given.manifests.is_dir():
+        raise ValueError(f"--manifests: {given.manifests} is no directory")
+    if given.node_name and (why := names.subdomain(given.node_name)):
+        raise ValueError(f"--node-name: {given.node_name!r}: {why}")
     if given.log_size < 1 << 10 or given.log_files < 2:
         raise ValueError("--log-size must be at least 1024 and --log-files at least 2")
     return Config(

@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _usage(words: Sequence[str]) -> int:
     asked = words[:1] in (["-h"], ["--help"])
     lines = ["usage: nodeagent [--version] VERB ...", "", *(f"  {name:<6} {help}" for name, (_, help) in VERBS.items())]
+    if words and not asked:
+        lines += ["", f"nodeagent: no verb {words[0]!r}"]
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def describe(health: Mapping[str, Any]) -> str:
+    """What /healthz says, in words."""
+    runtime, pods = health.get("runtime") or {}, health.get("pods", 0)
+    words = [f"node {health.get('node', '?')}"]
+    words.append(f"{pods} pod{'' if pods == 1 else 's'} of {health.get('manifests', '?')}")
+    if not runtime.get("connected"):
+        words.append(f"no runtime on {runtime.get('socket', '?')}: {runtime.get('problem') or 'it does not answer'}")
+    if drivers := health.get("drivers"):
+        words.append(f"CSI drivers {', '.join(drivers)}")
+    if pending := health.get("pendingTeardowns"):
+        words.append(f"volumes of ended pods not undone yet: {', '.join(pending)}")
+    return "; ".join(words)
 
 
 def get(path: Path, resource: str, *, timeout: float = TIMEOUT) -> Any:

@@ -19,6 +19,7 @@ from rich.text import Text
 Document = dict[str, Any]
 
 TABLE, WIDE, JSON = "table", "wide", "json"
+UNFOLDED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,11 @@ class Output:
         if self.format == JSON:
             return self.json({"kind": kind, "items": list(documents), **more})
         shown = [column for column in columns if self.format == WIDE or not column.wide]
-        if self.console.is_terminal:
+        if self.console.is_terminal and self.format == WIDE:
+            # Asked for all of it, nothing is folded into narrow columns: the terminal breaks the lines.
+            unfolded = Console(file=self._stream, highlight=False, width=UNFOLDED)
+            unfolded.print(table(shown, documents), soft_wrap=True)
+        elif self.console.is_terminal:
             self.console.print(table(shown, documents))
         else:
             self.line(*plain(shown, documents))
@@ -63,10 +68,12 @@ class Output:
 
 
 def table(columns: Sequence[Column], documents: Iterable[Document]) -> Table:
-    """For a terminal: long cells fold inside their column."""
+    """For a terminal: long cells fold inside their column; numbers do not."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        drawn.add_column(column.header, justify="right" if column.right else "left", overflow="fold")
+        drawn.add_column(
+            column.header, justify="right" if column.right else "left", overflow="fold", no_wrap=column.right
+        )
     for document in documents:
         cells = []
         for column in columns:

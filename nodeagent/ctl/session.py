@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -21,6 +22,7 @@ INTERRUPTED = 130
 CALL_SECONDS = 30.0
 """Deadline of calls that only ask."""
 AGENT_SECONDS = 5.0
+CONNECT_SECONDS = 2.0
 
 
 class Session:
@@ -82,7 +84,8 @@ async def _run(verb: Verb, given: argparse.Namespace) -> int:
 def explain(error: CriError, address: str) -> str:
     """A failed call in words, with the remedy where it is plain."""
     path = Path(address.removeprefix("unix://"))
-    if error.code == "UNAVAILABLE":
+    # A runtime that is there says this too, such as of a registry that it does not reach.
+    if error.code == "UNAVAILABLE" and not listens(path):
         if path.is_absolute() and path.exists() and not os.access(path, os.W_OK):
             return f"{path} is not yours to open: run nodectl as root"
         return f"no CRI runtime answers on {address}: start it with `nodeagent up` or `systemctl start crid`"
@@ -91,6 +94,17 @@ def explain(error: CriError, address: str) -> str:
     if error.code == "UNIMPLEMENTED":
         return f"the runtime on {address} has no call {error.method}"
     return error.details or f"{error.method}: {error.code}"
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody accepts connections on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(CONNECT_SECONDS)
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _complain(words: str, status: int = FAILURE) -> int:

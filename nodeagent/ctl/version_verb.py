@@ -6,7 +6,7 @@ import argparse
 from importlib import metadata
 
 from cri.client import CriError
-from nodeagent.api.client import AgentUnreachable
+from nodeagent.api.client import AgentUnreachable, describe
 from nodeagent.ctl.output import Column, Document
 from nodeagent.ctl.session import CALL_SECONDS, Session, explain
 
@@ -42,5 +42,4 @@ async def _agent(session: Session) -> Document:
         health = await session.ask_agent("/healthz")
     except AgentUnreachable as error:
         return row | {"state": f"does not answer: {error.__cause__}"}
-    facts = ", ".join(f"{key}: {value}" for key, value in health.items() if key != "healthy")
-    return row | {"state": ("well" if health.get("healthy") else "not well") + (f" ({facts})" if facts else "")}
+    return row | {"state": ("well" if health.get("healthy") else "not well") + f": {describe(health)}"}

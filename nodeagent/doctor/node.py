@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import psutil
 
 from cri.client import CriClient, CriError
 from csi.client import CsiError, RegistrationClient
-from nodeagent.api.client import AgentRefused, AgentUnreachable, get
+from nodeagent.api.client import AgentRefused, AgentUnreachable, describe, get
 from nodeagent.config import KUBELET_ROOT, ROOT
 from nodeagent.doctor.finding import OK, Finding, judge
 
@@ -34,8 +34,10 @@ class Places:
 
 
 async def examine(places: Places) -> list[Finding]:
-    runtime, agent, drivers = await asyncio.gather(_runtime(places), _agent(places), _drivers(places))
-    return [*runtime, agent, _neighbours(places), *_networks(places), *drivers]
+    runtime, (agent, health) = await asyncio.gather(_runtime(places), _agent(places))
+    # An agent that answers knows best where its drivers are.
+    places = replace(places, kubelet_root=Path(health.get("kubeletRoot", places.kubelet_root)))
+    return [*runtime, agent, _neighbours(places), *_networks(places), *await _drivers(places)]
 
 
 async def _runtime(places: Places) -> list[Finding]:
@@ -65,14 +67,15 @@ def _nri(info: str) -> Iterator[Finding]:
         yield judge("node", "NRI", not nri["trouble"], words, "its plugins have no say", "set [nri] socket, or disable")
 
 
-async def _agent(places: Places) -> Finding:
+async def _agent(places: Places) -> tuple[Finding, dict[str, Any]]:
+    """And what it says of itself."""
     try:
         health: dict[str, Any] = await asyncio.to_thread(get, places.agent, "/healthz", timeout=SECONDS)
     except (AgentUnreachable, AgentRefused) as error:
         follows, remedy = "manifests are not acted upon", "nodeagent up, or systemctl start nodeagent"
-        return judge("node", "agent", False, str(error), follows, remedy)
-    words = ", ".join(f"{key}: {value}" for key, value in health.items() if key != "healthy") or "healthy"
-    return judge("node", "agent", bool(health.get("healthy")), words, "pods are not looked after", "see its log")
+        return judge("node", "agent", False, str(error), follows, remedy), {}
+    well = bool(health.get("healthy"))
+    return judge("node", "agent", well, describe(health), "pods are not looked after", "see its log"), health
 
 
 def _neighbours(places: Places) -> Finding:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,20 +36,21 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     show = Show()
     try:
-        check_host(given, show)
-        return asyncio.run(_up_demo(given, show) if given.demo else _up(given, show))
+        places = places_of(given)
+        check_host(given, places, show)
+        return asyncio.run(_up_demo(given, show) if given.demo else _up(given, places, show))
     except (Trouble, StartFailed, OSError, ValueError) as error:
         show.warn(str(error))
         return 1
 
 
-def check_host(given: argparse.Namespace, show: Show) -> None:
+def check_host(given: argparse.Namespace, places: Places, show: Show) -> None:
     """Raises Trouble for what would only fail later and less clearly."""
     if os.geteuid() != 0:
         raise Trouble("a node makes namespaces, mounts and cgroups: run it as root")
     with show.step("host") as said:
-        places = DoctorsPlaces(str(given.state / "cri.sock"), given.state / "agent.sock", given.root)
-        broken = [finding for finding in asyncio.run(examine(places)) if finding.verdict == FAIL]
+        looked_at = DoctorsPlaces(str(places.cri_socket), places.agent_socket, places.root, places.kubelet_root)
+        broken = [finding for finding in asyncio.run(examine(looked_at)) if finding.verdict == FAIL]
         said.append("not fit for a node" if broken else "fit for a node")
     for finding in broken:
         show.warn(f"{finding.subject}: {finding.found}; {finding.remedy}")
@@ -74,8 +77,7 @@ def places_of(given: argparse.Namespace) -> Places:
     )
 
 
-async def _up(given: argparse.Namespace, show: Show) -> int:
-    places = places_of(given)
+async def _up(given: argparse.Namespace, places: Places, show: Show) -> int:
     async with Supervisor(show.warn) as supervisor:
         node = RunningNode(places, supervisor, show)
         try:
@@ -101,6 +103,8 @@ def _tell(places: Places, show: Show) -> None:
 
 
 def _tell_commands(places: Places, commands: Sequence[str], show: Show) -> None:
+    if shutil.which("nodectl") is None:
+        show.line(f"  export PATH={Path(sys.executable).parent}:$PATH")
     if places.state != STATE:
         show.line(f"  export NODEAGENT_STATE={places.state}")
     for command in commands:

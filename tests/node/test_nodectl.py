@@ -285,6 +285,16 @@ async def test_fsck_finds_a_used_node_clean(nodectl: Nodectl, pod: Pod) -> None:
     assert (await nodectl.json("fsck", "--kubelet-root", str(nodectl.crid.base / "kubelet")))["items"] == []
 
 
+async def test_a_registry_that_is_not_there_is_not_taken_for_the_runtime(nodectl: Nodectl) -> None:
+    done = await nodectl("pull", "127.0.0.1:1/x:1")
+    assert done.returncode == 1
+    assert "127.0.0.1:1" in done.stderr and "no CRI runtime" not in done.stderr
+    away = nodectl.argv("images")
+    away[away.index("--cri") + 1] = "unix:///nowhere/cri.sock"
+    gone = await asyncio.to_thread(subprocess.run, away, capture_output=True, text=True, cwd=ROOT, timeout=SECONDS)
+    assert "no CRI runtime answers on unix:///nowhere/cri.sock" in gone.stderr
+
+
 async def test_doctor_and_version_see_this_crid(nodectl: Nodectl) -> None:
     found = {each["subject"]: each for each in (await nodectl.json("doctor"))["items"]}
     assert found["runtime"]["verdict"] == "ok" and "crid" in found["runtime"]["found"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from typing import Any
 
@@ -35,6 +36,26 @@ def test_a_pipe_gets_plain_lines_and_all_of_them() -> None:
     assert first == "a" * 200 + "     5"
     assert second.split() == ["b", "-"]
     assert "two lines" in shown("wide")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("format", ["table", "wide"])
+def test_a_terminal_folds_text_and_no_numbers_unless_all_is_asked_for(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    columns = [Column("NAME", "name"), Column("PIDS", "size", right=True), Column("MB", "more", right=True)]
+    Output(format, stream).items("List", columns, [{"name": "a" * 30, "size": 12345, "more": 678}])
+    lines = re.sub(r"\x1b\[\d*m", "", stream.getvalue()).splitlines()
+    assert any("12345  678" in line for line in lines)
+    assert any("a" * 30 in line for line in lines) == (format == "wide")
+    assert format == "wide" or max(map(len, lines)) <= 20
 
 
 def test_json_is_the_documents_as_they_are() -> None:

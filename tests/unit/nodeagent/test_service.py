@@ -24,6 +24,16 @@ def shout(name: str) -> None:
         stranger.send(b"READY=1")
 
 
+async def test_the_last_words_are_those_of_this_start(tmp_path: Path) -> None:
+    log = tmp_path / "brief.log"
+    log.write_text("words of another\n")
+    brief = Service("brief", ["sh", "-c", "echo no such bridge >&2; exit 1"], log, print)
+    with pytest.raises(StartFailed) as ended:
+        await brief.start()
+    assert str(ended.value) == f"brief ended; its last words, from {log}:\nno such bridge"
+    assert log.read_text().startswith("words of another\n")
+
+
 async def test_a_daemon_speaks_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     silent = Service("silent", ["sleep", "100"], tmp_path / "silent.log", print)
