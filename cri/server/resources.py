@@ -54,6 +54,8 @@ def _memory(asked: api.LinuxContainerResources) -> dict[str, int]:
     limit, swap = asked.memory_limit_in_bytes, asked.memory_swap_limit_in_bytes
     if limit < 0:
         raise InvalidRequest(f"memory_limit_in_bytes is {limit}; leave it 0 for no limit")
+    if swap < -1:
+        raise InvalidRequest(f"memory_swap_limit_in_bytes is {swap}; -1 lifts the limit, 0 leaves it to the runtime")
     if swap > 0 and limit > swap:
         raise InvalidRequest(
             f"memory_swap_limit_in_bytes {swap} is memory and swap together, so at least the {limit} of memory"
@@ -105,9 +107,15 @@ def with_overhead(pod: api.LinuxPodSandboxConfig) -> api.LinuxContainerResources
 
 
 def without_swap(resources: dict[str, Any]) -> dict[str, Any]:
-    """The same document, where a memory limit that says nothing about swap allows none, as the peers have it."""
+    """The same document, where a memory limit that says nothing about swap allows none, as the peers have it.
+
+    Raises InvalidRequest for a limit of both together where memory alone has none.
+    """
     memory = resources.get("memory") or {}
-    if memory.get("limit", 0) > 0 and "swap" not in memory:
+    if memory.get("swap", 0) > 0 and not memory.get("limit"):
+        raise InvalidRequest("memory_swap_limit_in_bytes is set without memory_limit_in_bytes; set both")
+    told = "swap" in memory or "memory.swap.max" in resources.get("unified", {})  # a kubelet with LimitedSwap
+    if memory.get("limit", 0) > 0 and not told:
         resources = {**resources, "memory": {**memory, "swap": memory["limit"]}}
     return resources
 

@@ -13,7 +13,7 @@ from cri.server.errors import InvalidRequest, NotFound
 from cri.server.etc_files import resolv_conf
 from cri.server.limits import completed
 from cri.server.mounts import base_mounts, host_volume, image_volume, merge_mounts
-from cri.server.resources import merged, oci_resources, oom_score_adj
+from cri.server.resources import merged, oci_resources, oom_score_adj, without_swap
 from cri.server.signals import interface_signal, number_of, stop_signal
 from cri.server.sysctls import checked_sysctls
 
@@ -167,6 +167,18 @@ def test_half_of_a_pair_brings_the_other_half() -> None:
     assert completed({"cpu": {"shares": 2}}, wanted) == {"cpu": {"shares": 2}}
     assert completed({"memory": {"limit": 3}}, wanted) == {"memory": {"limit": 3, "swap": 3}}
     assert completed({"memory": {"limit": -1}}, wanted) == {"memory": {"limit": -1, "swap": -1}}
+
+
+def test_a_memory_limit_that_says_nothing_of_swap_allows_none() -> None:
+    assert without_swap({"memory": {"limit": 5}}) == {"memory": {"limit": 5, "swap": 5}}
+    for told in (
+        {"memory": {"limit": 5, "swap": -1}},
+        {"memory": {"limit": 5}, "unified": {"memory.swap.max": "9"}},
+        {},
+    ):
+        assert without_swap(told) == told
+    with pytest.raises(InvalidRequest, match="set both"):
+        without_swap({"memory": {"swap": 5}})
 
 
 def test_oom_score_is_bounded() -> None:
