@@ -81,13 +81,14 @@ def unmount(state_dir: str) -> None:
         for name in os.listdir(names):
             namespaces.unpin(f"{names}/{name}")
         os.rmdir(names)
-    with contextlib.suppress(FileNotFoundError):
-        _unmount_shm(f"{state_dir}/{state.SHM}")
+    for name in (state.SHM, state.ETC):
+        with contextlib.suppress(FileNotFoundError):
+            _unmount(f"{state_dir}/{name}")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{state_dir}/{state.SOCKET}")
 
 
-def _unmount_shm(path: str) -> None:
+def _unmount(path: str) -> None:
     try:
         syscalls.umount2(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
     except OSError as error:

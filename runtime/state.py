@@ -5,6 +5,7 @@
         shim.json                   the shim's process and its builder's, the sandbox's cgroup
         ns/net, ns/ipc, ns/uts      bind mounts: the pod's namespaces by name; ns/user where it has one
         shm/                        tmpfs: the pod's /dev/shm
+        etc/                        tmpfs, made by crid: files for the containers' /etc
         containers/<id>.json        one per container: cgroup directories, then pid, then how it ended
         oci/<id>/                   its bundle, if an external runtime makes it (runtime.external.bundle)
         shim.log                    only when something went wrong in the shim
@@ -27,6 +28,7 @@ SHIM = "shim.json"
 NAMESPACES = "ns"
 USER = "user"
 SHM = "shm"
+ETC = "etc"
 CONTAINERS = "containers"
 BUNDLES = "oci"
 LOG = "shim.log"

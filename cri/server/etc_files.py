@@ -7,7 +7,6 @@ node's /run fills that (CVE-2020-8557 was the disk filled through /etc/hosts).
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from cri.server.user_namespaces import Maps
 from runtime.linux import mountapi
 from runtime.linux.files import read_limited
 from runtime.linux.mounts import filesystem
-from runtime.linux.syscalls import MNT_DETACH, UMOUNT_NOFOLLOW, umount2
 from runtime.linux.userns import host_id
 
 MOUNTED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
@@ -63,15 +61,6 @@ def write_etc_files(directory: Path, config: api.PodSandboxConfig, hostname: str
     if maps is not None:  # tmpfs itself can be id-mapped since Linux 6.3 only
         for path in MOUNTED:
             os.chown(directory / os.path.basename(path), host_id(maps["uid"], 0), host_id(maps["gid"], 0))
-
-
-def unmount_etc_files(directory: Path) -> None:
-    """Take their file system away; what is not there is fine. Blocks; raises OSError."""
-    try:
-        umount2(str(directory), MNT_DETACH | UMOUNT_NOFOLLOW)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EINVAL):  # EINVAL: nothing is mounted on it
-            raise
 
 
 def _host_file(path: str, default: bytes) -> bytes:

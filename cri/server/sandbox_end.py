@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from pathlib import Path
 
 from cri.server.daemon import Daemon
-from cri.server.etc_files import unmount_etc_files
 from cri.server.exits import strike_kernel_state
 from cri.server.pod_network import attachment_of
 from cri.server.pods import Sandbox
@@ -52,7 +50,6 @@ async def _end_pod(daemon: Daemon, sandbox: Sandbox) -> None:
         for event in await daemon.runtime.destroy_lost(sandbox.id):
             daemon.exits.happened(event)
     failpoint("crid.end_sandbox.after_pod")
-    await asyncio.to_thread(unmount_etc_files, daemon.sandbox_directory(sandbox.id) / "etc")
     strike_kernel_state(daemon.ledger, sandbox.id)
 
 
@@ -70,14 +67,8 @@ async def _stopped(pod: Pod, sandbox: Sandbox) -> bool:
 async def remove_directory(daemon: Daemon, sandbox_id: str) -> None:
     """Remove the sandbox's directory under the state directory."""
     directory = daemon.sandbox_directory(sandbox_id)
-    await asyncio.to_thread(_remove, directory)
-    daemon.ledger.strike(("dir", str(directory)))
-
-
-def _remove(directory: Path) -> None:
-    """Only our own files are in it. A mount that is left there after all refuses to be unlinked: no look at the mount
-    table is needed, which grows with every pod of the node.
-    """
-    unmount_etc_files(directory / "etc")  # where crid ended before it had the sandbox to end
+    # Only our own files are in it. A mount that is left there after all refuses to be unlinked: no look at the mount
+    # table is needed, which grows with every pod of the node.
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(directory)
+        await asyncio.to_thread(shutil.rmtree, directory)
+    daemon.ledger.strike(("dir", str(directory)))
