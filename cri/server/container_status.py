@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from google.protobuf.json_format import MessageToDict
+
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
 from cri.server.pods import Container
@@ -20,11 +22,15 @@ async def status_of_container(daemon: Daemon, request: api.ContainerStatusReques
 
 
 async def _info(container: Container) -> dict[str, object]:
-    """What helps to look into a container from the host: its pid, and all that was settled for it."""
+    """What helps to look into a container from the host: its pid, what was asked for, and all that was settled.
+
+    The names are containerd's, as tools for security and debugging look for them.
+    """
     return {
         "sandboxID": container.sandbox.id,
         "pid": await _pid(container),
         "snapshots": container.snapshots,
+        "config": MessageToDict(container.config, preserving_proto_field_name=True),
         "runtimeSpec": container.spec.oci,
     }
 

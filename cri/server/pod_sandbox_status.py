@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 
+from google.protobuf.json_format import MessageToDict
+
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
 from cri.server.pods import Sandbox
@@ -34,5 +36,6 @@ def _info(daemon: Daemon, sandbox: Sandbox) -> dict[str, object]:
         "cgroup": sandbox.cgroup,
         "directory": str(daemon.sandbox_directory(sandbox.id)),
         "ips": list(sandbox.ips),
+        "config": MessageToDict(sandbox.config, preserving_proto_field_name=True),
         "runtimeSpec": {"linux": {"cgroupsPath": sandbox.cgroup, "namespaces": namespaces}},
     }

@@ -138,6 +138,10 @@ async def UpdatePodSandboxResources(world: World) -> None:
     overhead, resources = {"cpu_shares": 10}, {"memory_limit_in_bytes": 1 << 28}
     request = api.UpdatePodSandboxResourcesRequest(pod_sandbox_id=world.pod_id, overhead=overhead, resources=resources)
     await world.cri.UpdatePodSandboxResources(request)
+    answer = await world.cri.PodSandboxStatus(pod_sandbox_id=world.pod_id, verbose=True)
+    linux = json.loads(answer.info["info"])["config"]["linux"]
+    assert linux["overhead"] == {"cpu_shares": "10"}
+    assert linux["resources"] == {"memory_limit_in_bytes": str(1 << 28)}
     with pytest.raises(CriError, match="no-such") as caught:
         await world.cri.UpdatePodSandboxResources(pod_sandbox_id="no-such")
     assert caught.value.code == "NOT_FOUND"
@@ -187,7 +191,9 @@ async def StreamContainers(world: World) -> None:
 async def ContainerStatus(world: World) -> None:
     answer = await world.cri.ContainerStatus(container_id=world.main, verbose=True)
     assert answer.status.started_at > answer.status.created_at
-    assert Path(f"/proc/{json.loads(answer.info['info'])['pid']}").is_dir()
+    info = json.loads(answer.info["info"])
+    assert Path(f"/proc/{info['pid']}").is_dir()
+    assert (info["sandboxID"], info["config"]["command"]) == (world.pod_id, ["cat"])
 
 
 @call
