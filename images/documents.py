@@ -85,6 +85,9 @@ def parse_manifest(body: bytes, media_type: str, limits: Limits, what: str) -> I
     media_type = str(doc.get("mediaType") or media_type)
     if media_type.startswith(DOCKER_SCHEMA1) or doc.get("schemaVersion") == 1:
         raise UnsupportedImage(f"{what}: Docker image manifest schema 1 is not supported: push the image again")
+    if "manifests" in doc and ("layers" in doc or "config" in doc):
+        # Two readers could take it for two different images with one digest (CVE-2021-41190).
+        raise MalformedImage(f"{what}: is an index and an image manifest in one")
     if media_type in INDEXES or (media_type not in MANIFESTS and "manifests" in doc):
         return _parse_index(doc, what)
     if media_type in MANIFESTS or "layers" in doc:

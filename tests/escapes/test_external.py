@@ -5,15 +5,17 @@ Whether such a runtime falls for a hostile image is its own affair; what it is g
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
-from images.build import regular
+from images.build import regular, symlink
 from tests.escapes.conftest import EXTERNAL, Forge
 from tests.support.attacker import said
 from tests.support.crid import Crid, Sandbox
@@ -23,8 +25,17 @@ THING = "vendor.example/thing"
 
 @pytest.fixture(params=EXTERNAL)
 def handler(request: pytest.FixtureRequest) -> str:
-    name = str(request.param)
-    if not os.access(EXTERNAL[name], os.X_OK):
+    return installed(str(request.param))
+
+
+@pytest.fixture(params=["", *EXTERNAL])
+def any_handler(request: pytest.FixtureRequest) -> str:
+    """The built-in runtime too."""
+    return installed(str(request.param))
+
+
+def installed(name: str) -> str:
+    if name and not os.access(EXTERNAL[name], os.X_OK):
         pytest.skip(f"{name} is not installed (Debian: {name})")
     return name
 
@@ -125,3 +136,47 @@ async def test_a_log_that_somebody_has_replaced(
     log.symlink_to(canary / "file") if kind == "link" else os.mkfifo(log)
     with pytest.raises(CriError):
         await crid.run(pod, hostile, ["echo", "text"])
+
+
+async def test_variables_without_a_value_are_not_the_hosts(crid: Crid, forge: Forge, any_handler: str) -> None:
+    """P4, CVE-2026-57231: a name alone, in an image's environment, was filled in from the engine's own."""
+    names = ["SHELL", "LANG", "USER", "PYTHONPATH", "CRID_FAILPOINTS", "HOSTS_OWN"]
+    image = await forge.image(Env=["PATH=/bin", *names])
+    id = await crid.run(await run_pod(crid, any_handler), image, ["sleep", "100"])
+    assert crid.process is not None
+    own = Path(f"/proc/{crid.process.pid}/environ").read_bytes().split(b"\0")
+    given = Path(f"/proc/{await crid.pid_of(id)}/environ").read_bytes().split(b"\0")
+    kept = {line for line in given if line.partition(b"=")[0] not in (b"PATH", b"HOME")}
+    assert not [line for line in kept if line.partition(b"=")[2] and line in own]
+    assert b"HOSTS_OWN=" in kept
+
+
+@pytest.mark.parametrize("place", ["/link/new", "/link/../../new", "/up/new", "/loop/x"])
+async def test_a_working_directory_through_a_link(
+    crid: Crid, forge: Forge, canary: Path, any_handler: str, place: str
+) -> None:
+    """P3, CVE-2026-55686: it was made, and given away, where a link of the image led on the host."""
+    links = [symlink("link", str(canary)), symlink("up", f"../../../../../..{canary}"), symlink("loop", "/loop")]
+    image = await forge.image(links, WorkingDir=place)
+    pod = await run_pod(crid, any_handler)
+    try:
+        id = await crid.run(pod, image, ["sleep", "100"])
+    except CriError:
+        return  # the canary is looked at afterwards
+    assert (
+        Path(f"/proc/{await crid.pid_of(id)}/cwd").stat().st_dev
+        == Path(f"/proc/{await crid.pid_of(id)}/root").stat().st_dev
+    )
+
+
+async def test_containers_of_one_image_have_their_own_environment(crid: Crid, hostile: str) -> None:
+    """C24, CVE-2021-21334: variables of one container in another one, that was made of the same image beside it."""
+    pod = await crid.run_pod()
+
+    async def run(number: int) -> tuple[int, bytes]:
+        secret = api.KeyValue(key=f"SECRET_{number}", value=b"%d" % number)
+        id = await crid.run(pod, hostile, ["sleep", "100"], envs=[secret], name=f"n{number}")
+        return number, Path(f"/proc/{await crid.pid_of(id)}/environ").read_bytes()
+
+    for number, environment in await asyncio.gather(*map(run, range(12))):
+        assert re.findall(rb"SECRET_(\d+)=(\d+)", environment) == [(b"%d" % number, b"%d" % number)]

@@ -90,6 +90,8 @@ def test_manifest_with_and_without_its_own_type() -> None:
         ({"schemaVersion": 1, "fsLayers": []}, UnsupportedImage, "schema 1"),
         ({"mediaType": "application/vnd.docker.distribution.manifest.v1+prettyjws"}, UnsupportedImage, "schema 1"),
         ({"mediaType": "text/html"}, MalformedImage, "text/html"),
+        (manifest(manifests=[descriptor(OCI_MANIFEST)]), MalformedImage, "an index and an image manifest in one"),
+        ({"manifests": [descriptor(OCI_MANIFEST)], "layers": []}, MalformedImage, "an index and an image manifest"),
         ([], MalformedImage, "object"),
         ("x", MalformedImage, "object"),
     ],

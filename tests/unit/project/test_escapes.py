@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 TABLE: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "tests/escapes/table.toml").read_text())
-ROWS = {"R": 20, "C": 21, "O": 8, "N": 4, "K": 10, "P": 2, "V": 1}
+ROWS = {"R": 20, "C": 25, "O": 8, "N": 4, "K": 13, "S": 1, "P": 5, "B": 1, "D": 1, "V": 1}
 
 
 @functools.cache
