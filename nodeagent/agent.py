@@ -26,6 +26,7 @@ from nodeagent.manifests.lastgood import LastGood
 from nodeagent.node import Node
 from nodeagent.plugins import PluginWatcher
 from nodeagent.pods.pod import Key
+from nodeagent.sync.disk_usage import DiskUsage
 from nodeagent.sync.eviction import Evictions
 from nodeagent.sync.journal import Journal
 from nodeagent.sync.observed import observe_all
@@ -79,7 +80,7 @@ class Agent:
         catalogue = Catalogue(tools.node.name, str(config.manifests))
         manifests = ManifestDirectory(config.manifests, catalogue, LastGood(self._records), self._want)
         rotation = LogRotation(tools.cri, tools.node.name, config.log_size, config.log_files)
-        evictions = Evictions(self._workers.values, tools.volumes.layout)
+        evictions = Evictions(self._workers.values, DiskUsage(tools.cri, tools.node, tools.volumes.layout))
         plugins = PluginWatcher(tools.volumes.layout.registry, {"CSIPlugin": _Registrations(self)})
         api = StatusApi(self, config.socket)
         async with contextlib.AsyncExitStack() as stack:

@@ -152,9 +152,7 @@ def _check_resources(container: dict[str, Any], path: Path, findings: Findings) 
     for kind in ("limits", "requests"):
         for name, value in (resources.get(kind) or {}).items():
             here: Path = (*path, "resources", kind, name)
-            if name == "ephemeral-storage":
-                findings.warn(here, "is not enforced by this agent")
-            elif name not in ("cpu", "memory") and not name.startswith("hugepages-"):
+            if name not in ("cpu", "memory", "ephemeral-storage") and not name.startswith("hugepages-"):
                 findings.unsupported(here, name, ("cpu", "memory", "hugepages-<size>", "ephemeral-storage"))
             if quantity.parse(value) < 0:
                 findings.invalid(here, value, "must be greater than or equal to 0")

@@ -70,14 +70,13 @@ def _attach_tmpfs(path: Path, size: int) -> None:
 
 
 def limits(document: Mapping[str, Any]) -> dict[str, int]:
-    """The sizeLimit in bytes of each volume of a v1.Pod that has one and is on the node's disk, by name."""
-    found = {}
-    for volume in document["spec"].get("volumes") or []:
-        source = volume.get("emptyDir") or {}
-        limit = source.get("sizeLimit")
-        if limit is not None and source.get("medium") != "Memory" and (size := quantity.whole(limit)) > 0:
-            found[volume["name"]] = size
-    return found
+    """The sizeLimit in bytes, 0 for none, of each emptyDir of a v1.Pod that is on the node's disk, by name."""
+    sources = {volume["name"]: volume.get("emptyDir") for volume in document["spec"].get("volumes") or []}
+    return {
+        name: quantity.whole(source.get("sizeLimit") or 0)
+        for name, source in sources.items()
+        if source is not None and source.get("medium") != "Memory"
+    }
 
 
 async def unmount(path: Path, ledger: Ledger) -> None:

@@ -182,17 +182,23 @@ async def test_a_deadline_ends_a_pod(node: Node) -> None:
     assert pods["web"]["status"]["reason"] == "DeadlineExceeded"
 
 
-async def test_a_volume_beyond_its_limit_evicts_its_pod_and_no_other(node: Node) -> None:
+async def test_a_pod_that_takes_more_of_the_disk_than_it_may_is_evicted_and_no_other(node: Node) -> None:
     volume = {"name": "cache", "emptyDir": {"sizeLimit": "1Mi"}}
     mounted: dict[str, Any] = {"volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}
     fill = "dd if=/dev/zero of=/cache/file bs=1024 count={}; exec sleep 600"
     node.put(manifest("full", sh(fill.format(1100), **mounted), volumes=[volume]), "full.yaml")
     node.put(manifest("less", sh(fill.format(900), **mounted), volumes=[volume], **QUICK), "less.yaml")
+    limited: dict[str, Any] = {"resources": {"limits": {"ephemeral-storage": "1Mi"}}}
+    chatter = "i=0; while [ $i -lt 24 ]; do i=$((i+1)); head -c 48000 /dev/zero | tr '\\0' x; done; exec sleep 600"
+    node.put(manifest("chatty", sh(chatter, **limited)), "chatty.yaml")
     pods = await node.until(lambda pods: pods["full"]["status"].get("reason") == "Evicted")
     assert 'volume "cache" exceeds the limit "1Mi"' in pods["full"]["status"]["message"]
-    pods = await node.until(lambda pods: "terminated" in status_of(pods, pod="full")["state"])
+    await node.until(lambda pods: "terminated" in status_of(pods, pod="full")["state"])
+    await node.until(lambda pods: pods["chatty"]["status"].get("reason") == "Evicted")
     uid = pods["full"]["metadata"]["uid"]
-    await node.until(lambda _: not (node.kubelet_root / "pods" / uid / "volumes").exists())
+    pods = await node.until(lambda _: not (node.kubelet_root / "pods" / uid / "volumes").exists())
+    told = pods["chatty"]["status"]["message"]
+    assert told == "Pod ephemeral local storage usage exceeds the total limit of containers 1048576."
     assert pods["less"]["status"]["phase"] == "Running"
     node.kill_agent()
     await node.start_agent()

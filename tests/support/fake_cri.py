@@ -32,6 +32,8 @@ class FakeCri:
         self.fail: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self.hang: dict[str, asyncio.Event] = {}
         self.calls: list[tuple[str, Message]] = []
+        self.layers: dict[str, int] = {}
+        """Bytes in containers' own layers, by name."""
         self.exec_codes: dict[str, int] = {}
         self._ids = itertools.count(1)
         self._listeners: list[asyncio.Queue[api_pb2.ContainerEventResponse | None]] = []
@@ -177,6 +179,22 @@ class FakeCri:
         if request.container_id not in self.containers:
             raise CriError("ContainerStatus", "NOT_FOUND", request.container_id)
         return api_pb2.ContainerStatusResponse(status=self.containers[request.container_id][1])
+
+    def _ListContainerStats(self, request: api_pb2.ListContainerStatsRequest) -> Message:
+        running = [
+            (id, each)
+            for id, (_, each) in self.containers.items()
+            if each.state == api_pb2.CONTAINER_RUNNING and _matches(each.labels, request.filter.label_selector)
+        ]
+        return api_pb2.ListContainerStatsResponse(
+            stats=[
+                api_pb2.ContainerStats(
+                    attributes=api_pb2.ContainerAttributes(id=id, metadata=each.metadata),
+                    writable_layer={"used_bytes": {"value": self.layers.get(each.metadata.name, 0)}},
+                )
+                for id, each in running
+            ]
+        )
 
     def _ExecSync(self, request: api_pb2.ExecSyncRequest) -> Message:
         return api_pb2.ExecSyncResponse(exit_code=self.exec_codes.get(request.cmd[0], 0), stderr=b"no such thing")

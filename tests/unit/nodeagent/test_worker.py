@@ -226,6 +226,40 @@ async def test_a_pod_that_outgrows_its_empty_dir_is_evicted_for_good(bench: Benc
     await bench.until(bench.running)
 
 
+async def test_a_pod_that_outgrows_its_containers_limits_is_evicted(bench: Bench) -> None:
+    limited = [
+        container(name, resources={"limits": {"ephemeral-storage": limit}})
+        for name, limit in (("a", "1Mi"), ("b", "2Mi"))
+    ]
+    for pod in ("layer", "log", "whole", "well"):
+        document = manifest(pod, *limited, volumes=[{"name": "free", "emptyDir": {}}])
+        bench.put(document, f"{pod}.yaml")
+    await bench.until(lambda: all(bench.running(pod) for pod in ("layer", "log", "whole", "well")))
+    uid = {pod: bench.pod(pod)["metadata"]["uid"] for pod in ("layer", "log", "whole", "well")}
+    bench.cri.layers["a"] = 900 << 10
+    logs = bench.config.log_root / f"default_log_{uid['log']}" / "a"
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / "0.log").write_bytes(bytes(200 << 10))
+    volume = bench.config.kubelet_root / "pods" / uid["whole"] / "volumes/kubernetes.io~empty-dir/free/file"
+    volume.write_bytes(bytes(2300 << 10))
+    await bench.until(lambda: bench.status("log")["phase"] == bench.status("whole")["phase"] == "Failed")
+    assert bench.status("log")["message"] == 'Container a exceeded its local ephemeral storage limit "1Mi".'
+    told = f"Pod ephemeral local storage usage exceeds the total limit of containers {3 << 20}."
+    assert bench.status("whole")["message"] == told
+    assert bench.running("well") and bench.running("layer")
+    bench.cri.layers["a"] = 1100 << 10
+    await bench.until(lambda: bench.status("layer")["phase"] == "Failed")
+    assert bench.status("layer")["message"] == bench.status("log")["message"]
+
+
+async def test_usage_that_cannot_be_told_is_no_reason(bench: Bench) -> None:
+    bench.put(manifest("web", container(resources={"limits": {"ephemeral-storage": "1Mi"}})))
+    await bench.until(bench.running)
+    bench.cri.fail["ListContainerStats"] = [("UNKNOWN", "no")]
+    await bench.until(lambda: len(bench.cri.called("ListContainerStats")) > 2)
+    assert bench.running()
+
+
 async def test_an_unknown_image_is_reported_and_disturbs_nobody(bench: Bench) -> None:
     bench.cri.fail["PullImage"] = [("NOT_FOUND", "registry.example/no: manifest unknown")] * 3
     bench.put(manifest("web", container("good"), container("bad", image="registry.example/no:1")))
