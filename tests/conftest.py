@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import leftovers
+from tests.support.registry import Registry
 
 BASELINE = pytest.StashKey[dict[str, set[str]]]()
 LEFT_BEHIND = pytest.StashKey[list[str]]()
@@ -66,3 +67,10 @@ def short_path() -> Iterator[Path]:
     """A directory whose path is short enough for the 107 bytes of a unix socket address."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="na-") as directory:
         yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A docker-registry for all tests that need none for themselves; a name means what was pushed last."""
+    with Registry(tmp_path_factory.mktemp("registry")) as served:
+        yield served

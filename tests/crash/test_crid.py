@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,30 +11,8 @@ from cni.worker import FAILPOINTS as NETWORK_STEPS
 from cri.client import CriError
 from cri.proto import api_pb2 as api
 from cri.server import create_container, remove_container, run_pod_sandbox, sandbox_end, start_container
-from tests.support.crid import Crid, running_crid
-from tests.support.images import busybox_rootfs, push_image
+from tests.support.crid import Crid
 from tests.support.nothing_left import fsck_is_silent, nothing_is_left
-from tests.support.registry import Registry
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory):
-    with Registry(tmp_path_factory.mktemp("registry")) as served:
-        yield served
-
-
-@pytest.fixture
-async def crid() -> AsyncIterator[Crid]:
-    async with running_crid() as crid:
-        yield crid
-
-
-@pytest.fixture
-async def busybox(crid: Crid, registry: Registry) -> str:
-    crid.trust_plain_http(registry.host)
-    pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
-    await crid.cri.PullImage(image={"image": pushed.ref})
-    return pushed.ref
 
 
 async def restarted(crid: Crid, failpoints: str) -> None:

@@ -5,38 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
-
-import pytest
 
 from cri.proto import api_pb2 as api
 from runtime.linux.ledger import read_ledger
-from tests.support.crid import Crid, running_crid
+from tests.support.crid import Crid
 from tests.support.deaths import rebooted, shim_of
-from tests.support.images import busybox_rootfs, push_image
 from tests.support.nothing_left import fsck_is_silent
 from tests.support.processes import children
-from tests.support.registry import Registry
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as served:
-        yield served
-
-
-@pytest.fixture
-async def crid() -> AsyncIterator[Crid]:
-    async with running_crid() as crid:
-        yield crid
-
-
-@pytest.fixture
-async def busybox(crid: Crid, registry: Registry) -> str:
-    crid.trust_plain_http(registry.host)
-    pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
-    await crid.cri.PullImage(image={"image": pushed.ref})
-    return pushed.ref
 
 
 async def test_a_killed_zygote_costs_no_pod(crid: Crid, busybox: str) -> None:

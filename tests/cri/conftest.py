@@ -23,12 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
-@pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as served:
-        yield served
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def daemon(registry: Registry) -> AsyncIterator[Crid]:
     async with running_crid() as crid:
