@@ -3,6 +3,6 @@
 In reading order:
 
     socket.py       batches of requests; encoding.py their bytes
-    links.py        about interfaces; addresses.py about addresses and routes
+    links.py        about interfaces; addresses.py about addresses and routes; vlans.py about VLANs of ports
     queries.py      what is there; watch.py when it changes
 """

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import ipaddress
-import os
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +21,7 @@ from typing import Any
 from nodeagent.up.node import LOOK, RunningNode, Trouble
 from nodeagent.up.places import Places
 from nodeagent.up.show import Show
+from runtime.linux.exclusive import locked
 from runtime.linux.trees import remove_tree
 
 BASE = Path("/var/lib/nodeagent-demo")
@@ -50,17 +49,10 @@ def demo_places(base: Path, state: Path) -> Places:
 
 @contextlib.contextmanager
 def owned(base: Path) -> Iterator[None]:
-    """Makes the demo's directory and holds it: a second demo must not end the first one. Raises OSError, Trouble."""
+    """Makes the demo's directory and holds it: a second demo must not end the first one. Raises Taken, OSError."""
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Trouble(f"a demo runs in {base} already; stop it, or give this one another --demo-dir") from None
+    with locked(base / "demo.lock", "give this one another --demo-dir"):
         yield
-    finally:
-        os.close(fd)
 
 
 def prepare(base: Path, places: Places) -> None:

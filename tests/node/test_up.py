@@ -139,7 +139,7 @@ def test_a_second_demo_does_not_end_the_first(base: Path) -> None:
         url = command.says(r"at (http://[0-9.]+/)")
         second = Command("up", "--demo", "--demo-dir", str(base / "demo"))
         assert second.ends() == 1
-        assert "a demo runs in" in second.output
+        assert "another demo uses" in second.output
         assert "Hello from pod demo" in fetch(url)
         command.process.send_signal(signal.SIGTERM)
         assert command.ends() == 0, command.output
