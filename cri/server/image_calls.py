@@ -37,8 +37,17 @@ async def image_status(daemon: Daemon, request: api.ImageStatusRequest) -> api.I
     image = daemon.images.get(_reference(request.image))
     if image is None:
         return api.ImageStatusResponse()
-    info = {"info": json.dumps({"imageSpec": {"config": image.config}, "layers": list(image.layers)})}
-    return api.ImageStatusResponse(image=image_message(image), info=info if request.verbose else {})
+    info = {"info": json.dumps(_info(image))} if request.verbose else {}
+    return api.ImageStatusResponse(image=image_message(image), info=info)
+
+
+def _info(image: Image) -> dict[str, object]:
+    """What of the image's own document people look for, under the names of the image-spec (config.md)."""
+    system, _, machine = image.platform.partition("/")
+    architecture, _, variant = machine.partition("/")
+    spec = {"created": image.created, "os": system, "architecture": architecture, "variant": variant}
+    known = {name: value for name, value in spec.items() if value}
+    return {"imageSpec": {**known, "config": image.config}, "layers": list(image.layers)}
 
 
 async def pull_image(daemon: Daemon, request: api.PullImageRequest) -> api.PullImageResponse:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from pathlib import Path
 
 import pytest
 
 from cri.client import CriError
+from images.platform import Platform
 from tests.support.crid import Crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import PASSWORD, USER, Registry
@@ -23,7 +25,10 @@ async def test_pull_list_status_remove(crid: Crid, registry: Registry) -> None:
     found = [image for image in (await crid.cri.ListImages()).images if image.id == one.image_id]
     assert len(found) == 1
     assert sorted(found[0].repo_tags) == sorted([one.ref, two.ref])
-    status = (await crid.cri.ImageStatus(image={"image": one.ref}, verbose=True)).image
+    answer = await crid.cri.ImageStatus(image={"image": one.ref}, verbose=True)
+    status, spec = answer.image, json.loads(answer.info["info"])["imageSpec"]
+    assert (spec["os"], spec["config"]["User"]) == ("linux", "1002")
+    assert spec["architecture"] == Platform.host().architecture
     assert (status.id, status.uid.value, status.username) == (one.image_id, 1002, "")
     assert status.size > 0
     streamed = [image.id async for message in crid.cri.StreamImages() for image in message.images]
