@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
+from cri.server.checkpoint.archive import unpack_archive
 from cri.server.checkpoint.holdings import inspect_holdings
 from cri.server.errors import InvalidRequest
 from runtime.linux.mounttable import mounts
@@ -182,3 +183,15 @@ async def test_what_a_process_has_open_is_of_its_mounts(tmp_path: Path) -> None:
         assert stat.S_ISREG(status.st_mode)
         with pytest.raises(InvalidRequest, match="opens a file outside of the container"):
             inspect_holdings(os.getpid(), [mount for mount in found if mount.device != device])
+
+
+async def test_a_header_without_end_is_not_read(tmp_path: Path) -> None:
+    """Eight GiB of extended header were eight GiB of the daemon's memory."""
+    entry = tarfile.TarInfo("config.dump")
+    entry.type, entry.size = tarfile.XHDTYPE, 8 << 30
+    with (tmp_path / "archive").open("w+b") as file:
+        file.write(entry.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(9 << 30)
+        with pytest.raises(InvalidRequest, match="an extended header of 8589934592 bytes"):
+            file.seek(0)
+            unpack_archive(file.fileno(), tmp_path, tmp_path, 1 << 40)

@@ -1,8 +1,8 @@
 """The archive of a checkpoint: an uncompressed tar, readable by its owner only, that appears whole or not at all.
 
-What comes back in one is hostile: its entries are regular files of known names and nothing else, limited in number
-and size, and each is written as a new file into a directory that is held by fd. A link in an archive was a way to read
-the host's files (CVE-2026-53489).
+What comes back in one is hostile: it is read like a layer of an image, with every header bounded; its entries are
+regular files of known names and nothing else, limited in number and size, and each is written as a new file. A link in
+an archive was a way to read the host's files (CVE-2026-53489).
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from pathlib import Path
 
 from cri.server.checkpoint.documents import CONFIG, LIMIT, SPEC, STATUS
 from cri.server.errors import AlreadyExists, Exhausted, InvalidRequest, NotFound
-from images.errors import FULL
+from images.errors import FULL, MalformedImage, TooLarge
+from images.limits import Limits
+from images.tar.header import DIRECTORY, REGULAR, Entry
+from images.tar.reader import TarReader
+from images.tar.stream import ByteStream
 from runtime.linux.files import sync_directory
 
 IMAGES = "checkpoint"
@@ -113,16 +117,17 @@ def unpack_archive(fd: int, place: Path, images: Path, limit: int) -> None:
     """
     left, count = limit, 0
     try:
-        with os.fdopen(os.dup(fd), "rb") as source, tarfile.open(fileobj=source, mode="r|") as archive:
-            for entry in archive:
+        with os.fdopen(os.dup(fd), "rb") as source:
+            reader = TarReader(ByteStream(iter(lambda: source.read(CHUNK), b"")), Limits())
+            for entry in reader:
                 count += 1
                 left -= entry.size
                 if count > ENTRIES or left < 0:
                     raise Exhausted(f"the checkpoint holds more than {ENTRIES} files or {limit} bytes")
                 target = _target(entry, place, images)
                 if target is not None:
-                    _write(archive, entry, target)
-    except tarfile.TarError as error:
+                    _write(reader, target)
+    except (MalformedImage, TooLarge) as error:
         raise InvalidRequest(f"the checkpoint is no tar archive: {error}") from error
     except OSError as error:
         if error.errno in FULL:
@@ -130,11 +135,11 @@ def unpack_archive(fd: int, place: Path, images: Path, limit: int) -> None:
         raise
 
 
-def _target(entry: tarfile.TarInfo, place: Path, images: Path) -> Path | None:
-    name = entry.name.removeprefix("./")
-    if entry.isdir() and name.rstrip("/") in ("", ".", IMAGES):
+def _target(entry: Entry, place: Path, images: Path) -> Path | None:
+    name = os.fsdecode(entry.name).removeprefix("./")
+    if entry.type == DIRECTORY and name.rstrip("/") in ("", ".", IMAGES):
         return None
-    if not entry.isreg() or entry.issparse():
+    if entry.type != REGULAR or entry.segments is not None:
         raise InvalidRequest(f"the checkpoint's entry {name[:200]!a} is no plain file")
     if name in (CONFIG, SPEC, STATUS) and entry.size > LIMIT:
         raise InvalidRequest(f"the checkpoint's {name} takes {entry.size} bytes, more than {LIMIT}")
@@ -147,12 +152,11 @@ def _target(entry: tarfile.TarInfo, place: Path, images: Path) -> Path | None:
     return None  # logs, statistics, status: nothing that a restored container needs, or may bring
 
 
-def _write(archive: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None:
-    content = archive.extractfile(entry)
+def _write(reader: TarReader, target: Path) -> None:
     try:
         fd = os.open(target, _NEW, 0o600)
     except FileExistsError as error:
-        raise InvalidRequest(f"the checkpoint holds {entry.name[:200]!a} twice") from error
+        raise InvalidRequest(f"the checkpoint holds {target.name!a} twice") from error
     with os.fdopen(fd, "wb") as out:
-        while content is not None and (chunk := content.read(CHUNK)):
-            out.write(chunk)
+        for piece in reader.data():
+            out.write(piece)
