@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 
 MAX_LINKS = 40  # as the kernel allows (path_resolution(7))
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+#: Found without being opened: a layer can hold devices, and to open one is to use it (a watchdog, a tape drive).
+_FOUND = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
@@ -35,9 +36,17 @@ def read_image_file(layers: Sequence[str], path: str, limit: int) -> bytes | Non
         return _read(fd, path, limit)
 
 
-def _read(fd: int, path: str, limit: int) -> bytes:
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+def _read(found: int, path: str, limit: int) -> bytes:
+    if not stat.S_ISREG(os.fstat(found).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
+    fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _content(fd, path, limit)
+    finally:
+        os.close(fd)
+
+
+def _content(fd: int, path: str, limit: int) -> bytes:
     chunks, left = [], limit + 1
     while left and (chunk := os.read(fd, min(left, 1 << 16))):
         chunks.append(chunk)
@@ -80,7 +89,7 @@ class _Walk:
         return self._places[-1]
 
     def open(self, path: str) -> int:
-        """An fd of the file at `path`, links followed; IsADirectoryError when the walk ends at a directory."""
+        """An O_PATH fd of the file at `path`, links followed; IsADirectoryError when the walk ends at a directory."""
         names = _names(path)
         while names:
             name = names.pop(0)
@@ -95,7 +104,7 @@ class _Walk:
             elif names:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             else:
-                return os.open(name, _FILE, dir_fd=where)
+                return os.open(name, _FOUND, dir_fd=where)
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
 
     def _follow(self, link: str) -> list[str]:
