@@ -23,9 +23,31 @@ from runtime.linux.files import read_limited
 PACKET = 64 * 1024
 LOG_LIMIT = 64 << 20
 TAIL_LINES = 5
+LOG_LEVEL = 4
 
 #: (the step's name, the first process's pid or 0, fds that came with it and are closed afterwards)
 OnStep: TypeAlias = Callable[[str, int, list[int]], Awaitable[None]]
+
+
+def common_options(images: int, work: int, log: str, *, terminal: bool) -> criu.Options:
+    """What a dump and a restore are told alike; `images` and `work` are fds, `log` is a name in the latter.
+
+    Pipes, connections and cgroups lead out of the container: they are left to those who made them.
+    """
+    return criu.Options(
+        images_dir_fd=images,
+        work_dir_fd=work,
+        log_level=LOG_LEVEL,
+        log_file=log,
+        ext_unix_sk=True,
+        tcp_established=True,
+        network_lock=criu.SKIP,
+        file_locks=True,
+        shell_job=terminal,
+        ext_sharing=True,
+        ext_masters=True,
+        manage_cgroups_mode=criu.IGNORE,
+    )
 
 
 class Conversation:

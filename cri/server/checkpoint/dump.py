@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cri.proto import api_pb2 as api
 from cri.proto import criu_pb2 as criu
-from cri.server.checkpoint.conversation import Conversation, directory_fd, last_words
+from cri.server.checkpoint.conversation import Conversation, common_options, directory_fd, last_words
 from cri.server.daemon import pod_of
 from cri.server.errors import CriFault, WrongState
 from cri.server.pods import Container
@@ -27,7 +27,6 @@ DESCRIPTORS = "descriptors.json"
 """In the directory of images: what stdin, stdout and stderr were; runc keeps the same file."""
 PTS_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt, Unix98 PTY slaves
 PID_NAMESPACE = "extRootPidNS"
-LOG_LEVEL = 4
 #: After the request's own deadline criu gets this long before the shim kills it: a dump that is cut off is no help.
 SPARE_SECONDS = 30.0
 #: And this long its end is waited for: a container that goes on while criu is at it dies of that.
@@ -63,25 +62,12 @@ async def dump(container: Container, program: str, images: Path, work: Path, sec
 
 def _options(container: Container, pid: int, images: int, work: int, seconds: float) -> criu.Options:
     sandbox = container.sandbox
-    options = criu.Options(
-        images_dir_fd=images,
-        work_dir_fd=work,
-        pid=pid,
-        leave_running=True,
-        log_level=LOG_LEVEL,
-        log_file=LOG,
-        ext_unix_sk=True,
-        tcp_established=True,
-        network_lock=criu.SKIP,
-        file_locks=True,
-        shell_job=container.spec.tty,
-        orphan_pts_master=True,
-        ext_sharing=True,
-        ext_masters=True,
-        manage_cgroups_mode=criu.IGNORE,
-        freeze_cgroup=Cgroup(container.cgroup, sandbox.layout).v2,
-        timeout=int(seconds),
-    )
+    options = common_options(images, work, LOG, terminal=container.spec.tty)
+    options.pid = pid
+    options.leave_running = True
+    options.orphan_pts_master = True
+    options.freeze_cgroup = Cgroup(container.cgroup, sandbox.layout).v2
+    options.timeout = int(seconds)
     for mount in mounts(f"/proc/{pid}/mountinfo"):
         if mount.point != "/" and mount.fstype != "proc":
             options.ext_mnt.add(key=mount.point, val=mount.point)

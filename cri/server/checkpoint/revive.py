@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cri.proto import criu_pb2 as criu
-from cri.server.checkpoint.conversation import Conversation, directory_fd, last_words
-from cri.server.checkpoint.dump import DESCRIPTORS, LOG_LEVEL, PID_NAMESPACE, shares_pids
+from cri.server.checkpoint.conversation import Conversation, common_options, directory_fd, last_words
+from cri.server.checkpoint.dump import DESCRIPTORS, PID_NAMESPACE, shares_pids
 from cri.server.checkpoint.images import check_images
 from cri.server.checkpoint.inspection import inspect, namespaces_of
 from cri.server.checkpoint.names import check_names
@@ -149,24 +149,11 @@ def _compare(wanted: set[str], staged: Mapping[str, Mount]) -> None:
 
 
 def _options(container: Container, images: int, work: int, wanted: set[str], streams: list[str]) -> criu.Options:
-    options = criu.Options(
-        images_dir_fd=images,
-        work_dir_fd=work,
-        log_level=LOG_LEVEL,
-        log_file=LOG,
-        root=STAGED_ROOT,
-        rst_sibling=True,
-        notify_scripts=True,
-        ext_unix_sk=True,
-        tcp_established=True,
-        tcp_close=True,
-        network_lock=criu.SKIP,
-        file_locks=True,
-        shell_job=container.spec.tty,
-        ext_sharing=True,
-        ext_masters=True,
-        manage_cgroups_mode=criu.IGNORE,
-    )
+    options = common_options(images, work, LOG, terminal=container.spec.tty)
+    options.root = STAGED_ROOT
+    options.rst_sibling = True
+    options.notify_scripts = True
+    options.tcp_close = True
     for point in sorted(wanted):
         options.ext_mnt.add(key=point, val=f"{STAGED_TREE}{point}")
     for name, fd in dict(zip(reversed(streams), reversed(STREAM_FDS), strict=True)).items():
