@@ -23,7 +23,7 @@ from runtime.linux.overlay import OverlayRootfs
 from runtime.linux.scheduling import plan_scheduling
 from runtime.linux.userns import Lines, Maps, host_id
 from runtime.logs import open_log
-from runtime.processplan import plan_process
+from runtime.processplan import ProcessPlan, plan_process
 from runtime.separation import plan_separation
 from runtime.spec import ContainerSpec, ExecSpec
 
@@ -67,38 +67,17 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
     `criu` is the path of the program for a container that is to be restored instead of started.
     Raises InvalidSpec for an id that is no file name or has been used, CgroupError, OSError.
     """
-    if not spec.id or not _PLAIN.issuperset(spec.id) or spec.id[0] == ".":
-        raise InvalidSpec(f"container id {spec.id!r} is not made of letters, digits, dots, dashes and underscores")
-    if not spec.external and any((spec.oci.get("hooks") or {}).values()):
-        raise InvalidSpec(
-            f"container {spec.id} has OCI hooks, which the built-in runtime does not run; "
-            "give its pod a runtime handler with an external runtime"
-        )
+    _check(spec)
     linux = spec.oci.get("linux") or {}
     path = linux.get("cgroupsPath") or f"{state.DEFAULT_CGROUP}/{spec.id}"
     ids = rootfs.id_maps(linux)
     process = plan_process(spec.oci["process"], spec.id, spec.seccomp_filter, terminal=spec.tty, ids=ids)
-    record = {"container": spec.id, "cgroup": path, "process": spec.oci["process"], "seccomp": spec.seccomp_filter}
-    if ids:
-        record["ids"] = ids
-    if spec.external:
-        record["external"] = True
-    if not state.new_container(state_dir, spec.id, record):
-        raise InvalidSpec(f"container {spec.id} has been started before")
-    log = _resolved(spec.log_path)
-    request = {
-        "container": spec.id,
-        "cgroup": path,
-        "log": log,
-        "tty": spec.tty,
-        "stdin": spec.stdin,
-        "stdin_once": spec.stdin_once,
-        "pid_target": spec.pid_target,
-        "pid_own": spec.pid_own,
-        "traces": bool((process.bounding | process.permitted) >> CAP_SYS_PTRACE & 1),
-    }
     process = process._replace(scheduling=plan_scheduling(spec.oci))
     tree = rootfs.tree_of(spec) | {"separation": plan_separation(linux)}
+    request = _request(spec, path, process)
+    record = _record(spec, path, ids)
+    if not state.new_container(state_dir, spec.id, record):
+        raise InvalidSpec(f"container {spec.id} has been started before")
     document = {"process": process, "tree": tree, "criu": criu}
     prepared = Prepared(request, json.dumps(document).encode(), record, state_dir)
     try:
@@ -106,8 +85,8 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
             prepared.blob = json.dumps(make_bundle(state_dir, spec, path)).encode()
         if ids and isinstance(spec.rootfs, OverlayRootfs):
             _give_root_directory(spec.rootfs.upper, ids)
-        if log and not (spec.external or criu):
-            prepared.log = Fd(open_log(log))
+        if request["log"] and not (spec.external or criu):
+            prepared.log = Fd(open_log(request["log"]))
         failpoint("start.before_cgroup")
         cgroup = Cgroup(path)
         cgroup.create()
@@ -117,6 +96,41 @@ def prepare(state_dir: str, spec: ContainerSpec, criu: str = "") -> Prepared:
         prepared.undo(error)
         raise
     return prepared
+
+
+def _check(spec: ContainerSpec) -> None:
+    if not spec.id or not _PLAIN.issuperset(spec.id) or spec.id[0] == ".":
+        raise InvalidSpec(f"container id {spec.id!r} is not made of letters, digits, dots, dashes and underscores")
+    if not spec.external and any((spec.oci.get("hooks") or {}).values()):
+        raise InvalidSpec(
+            f"container {spec.id} has OCI hooks, which the built-in runtime does not run; "
+            "give its pod a runtime handler with an external runtime"
+        )
+
+
+def _request(spec: ContainerSpec, cgroup: str, process: ProcessPlan) -> dict[str, Any]:
+    """What the shim is asked; it reads nothing else about the container."""
+    return {
+        "container": spec.id,
+        "cgroup": cgroup,
+        "log": _resolved(spec.log_path),
+        "tty": spec.tty,
+        "stdin": spec.stdin,
+        "stdin_once": spec.stdin_once,
+        "pid_target": spec.pid_target,
+        "pid_own": spec.pid_own,
+        "traces": bool((process.bounding | process.permitted) >> CAP_SYS_PTRACE & 1),
+    }
+
+
+def _record(spec: ContainerSpec, cgroup: str, ids: Maps | None) -> dict[str, Any]:
+    """What is kept on disk: enough to run an exec, and to take the container away when its shim is lost."""
+    record = {"container": spec.id, "cgroup": cgroup, "process": spec.oci["process"], "seccomp": spec.seccomp_filter}
+    if ids:
+        record["ids"] = ids
+    if spec.external:
+        record["external"] = True
+    return record
 
 
 def _give_root_directory(upper: str, ids: Maps) -> None:

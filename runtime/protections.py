@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,7 +32,7 @@ def open_null_device(path: str = "/dev/null") -> int:
 
 @dataclass(frozen=True, slots=True)
 class MaskPath:
-    """Cover a path: a directory by an empty one, a file by the null device. What does not exist needs no cover."""
+    """Cover a path: a directory by an empty one, a file by the null device. What does not exist needs none."""
 
     path: str
 
@@ -39,18 +40,10 @@ class MaskPath:
         return f"mask {self.path}"
 
     def execute(self, tree: Tree) -> None:
-        try:
-            place = paths.open_inside(tree.root, self.path)
-        except _ABSENT:
-            return
-        try:
-            cover = self._empty(tree) if stat.S_ISDIR(os.fstat(place).st_mode) else self._null(tree)
-            try:
-                mountapi.move_mount(cover, place)
-            finally:
-                os.close(cover)
-        finally:
-            os.close(place)
+        _cover(tree, self.path, self._over)
+
+    def _over(self, tree: Tree, place: int) -> int:
+        return self._empty(tree) if stat.S_ISDIR(os.fstat(place).st_mode) else self._null(tree)
 
     @staticmethod
     def _null(tree: Tree) -> int:
@@ -79,19 +72,29 @@ class ReadonlyPath:
         return f"make {self.path} read-only"
 
     def execute(self, tree: Tree) -> None:
+        _cover(tree, self.path, self._over)
+
+    @staticmethod
+    def _over(tree: Tree, place: int) -> int:
+        cover = mounts.bind_fd(place, recursive=True)
+        mountapi.mount_setattr(cover, set_=mountapi.MOUNT_ATTR_RDONLY, flags=syscalls.AT_RECURSIVE)
+        return cover
+
+
+def _cover(tree: Tree, path: str, over: Callable[[Tree, int], int]) -> None:
+    """Attach what `over` makes for the place, an fd, on top of it; what does not exist needs no cover."""
+    try:
+        place = paths.open_inside(tree.root, path)
+    except _ABSENT:
+        return
+    try:
+        cover = over(tree, place)
         try:
-            place = paths.open_inside(tree.root, self.path)
-        except _ABSENT:
-            return
-        try:
-            cover = mounts.bind_fd(place, recursive=True)
-            try:
-                mountapi.mount_setattr(cover, set_=mountapi.MOUNT_ATTR_RDONLY, flags=syscalls.AT_RECURSIVE)
-                mountapi.move_mount(cover, place)
-            finally:
-                os.close(cover)
+            mountapi.move_mount(cover, place)
         finally:
-            os.close(place)
+            os.close(cover)
+    finally:
+        os.close(place)
 
 
 @dataclass(frozen=True, slots=True)
