@@ -11,7 +11,7 @@ A runtime uses cni.network.Cni, with cni.attachment.Attachment and cni.default.d
       runner.py     built in (builtin.py), or a program (external.py)
     plugin.py       what a built-in plugin is and works with: host.py; plugins/ the plugins
       skeleton.py   a plugin as a program, for others; podnetns.py enters the pod; install.py puts it where they look
-      bridge        bridge_conf.py, bridges.py, ports.py, vlans.py, bridge_check.py, rtnl/, sysctl.py
+      bridge        bridge_conf.py, bridges.py, ports.py, podlink.py, vlans.py, bridge_check.py, rtnl/, sysctl.py
       host-local    ipam.py, ranges.py, leases.py
       portmap       portmappings.py, firewall.py, ruleset.py, nftables.py, conntrack.py, localhost6.py
 """

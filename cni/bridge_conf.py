@@ -27,7 +27,8 @@ _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 class BridgeConf:
     """The options of the plugin; `ipam` is the type of the IPAM plugin, empty for a link without addresses.
 
-    `up` says whether the pod's interface is; whoever has it left down brings it up himself.
+    `up` says whether the pod's interface is; whoever has it left down brings it up himself. `dad` is IPv6's duplicate
+    address detection, which delays a pod by a second or two.
     """
 
     spec: BridgeSpec
@@ -38,6 +39,7 @@ class BridgeConf:
     isolated: bool
     vlans: Vlans
     up: bool
+    dad: bool
     mac: str
     ipam: str
     table: str
@@ -77,6 +79,7 @@ class BridgeConf:
             isolated=_flag(config, "portIsolation"),
             vlans=vlans,
             up=up,
+            dad=_flag(config, "enabledad"),
             mac=_requested_mac(call),
             ipam=ipam,
             table=str(config.get("nftTable") or ""),

@@ -1,4 +1,4 @@
-"""A pod's link: a veth pair whose one end is a port of a bridge, and whose other end is the pod's interface.
+"""A pod's link, and the host's side of it: a veth pair whose one end is a port of a bridge, and whose other end is the pod's interface.
 
     create the pair      one request: the pod's end is born in the pod's namespace, with its final name and MAC address
     configure the pod    one batch on the pod's socket: lo and the interface up, addresses, routes
@@ -20,15 +20,13 @@ import errno
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
-from cni.errors import CniError, InvalidNetns
-from cni.result import Route
-from cni.rtnl import addresses, links, vlans
+from cni.errors import InvalidNetns
+from cni.rtnl import links, vlans
 from cni.rtnl.socket import Netlink, Request
 from cni.vlans import Vlans
 
@@ -36,8 +34,6 @@ NO_VLANS: Final = Vlans()
 HOST_PREFIX: Final = "veth"
 #: Any number that nobody else uses for a device group; "na" in ASCII, then a serial number of two bytes.
 DOOMED_GROUP: Final = 0x6E610000
-CARRIER_SECONDS: Final = 1.0
-CARRIER_POLL_SECONDS: Final = 0.001
 
 
 def host_name(network: str, container_id: str, ifname: str) -> str:
@@ -115,7 +111,7 @@ class Ports:
 
     def cut(self, name: str) -> bool:
         """Let no packet through any more, and have the pair removed by remove_cut(); False when there is none."""
-        if not _exists_after(self._netlink, links.port_down(name)):
+        if not exists_after(self._netlink, links.port_down(name)):
             return False
         with self._lock:
             self._doomed.add(name)
@@ -131,7 +127,7 @@ class Ports:
         with self._removing:
             names = self.doomed()
             group = DOOMED_GROUP | self._next_serial()
-            left = [name for name in sorted(names) if _exists_after(self._netlink, links.set_group(name, group))]
+            left = [name for name in sorted(names) if exists_after(self._netlink, links.set_group(name, group))]
             if left:
                 _remove_group(group)
             gone(names)
@@ -153,7 +149,7 @@ class Ports:
     def remove(self, name: str) -> None:
         """Remove a link now; a missing one is fine."""
         with Netlink.open() as own:
-            _exists_after(own, links.delete_link(name))
+            exists_after(own, links.delete_link(name))
 
 
 def _remove_group(group: int) -> None:
@@ -165,7 +161,8 @@ def _remove_group(group: int) -> None:
             raise
 
 
-def _exists_after(netlink: Netlink, request: Request) -> bool:
+def exists_after(netlink: Netlink, request: Request) -> bool:
+    """Carry out a request about a link; False when there is none."""
     try:
         netlink.do(request)
     except OSError as error:
@@ -173,53 +170,6 @@ def _exists_after(netlink: Netlink, request: Request) -> bool:
             return False
         raise
     return True
-
-
-def leave_down(pod: Netlink) -> None:
-    """Bring the pod's loopback up only; raises OSError."""
-    pod.do(links.link_up(links.LOOPBACK_INDEX, "lo"))
-
-
-def configure(pod: Netlink, ifname: str, ips: list[IPv4Interface | IPv6Interface], routes: list[Route]) -> None:
-    """Bring the pod's loopback and interface up and give the interface its addresses and routes; raises OSError."""
-    index = _pod_index(pod, ifname)
-    pod.do(
-        links.link_up(links.LOOPBACK_INDEX, "lo"),
-        links.link_up(index, ifname),
-        *(addresses.add_address(index, ifname, ip) for ip in ips),
-        *(addresses.add_route(index, ifname, route) for route in routes),
-    )
-
-
-def await_carriers(host: Netlink, port: Port, pod: Netlink, gateway: int) -> None:
-    """Return when the pod and, through its bridge, the host can send to each other.
-
-    What is sent before the kernel has noticed a carrier is dropped: the pod's on every ADD, the bridge's when this is
-    its first active port. Since Linux 6.8 the question makes the kernel notice (rtnl_getlink() of
-    net/core/rtnetlink.c); before, it takes a moment. An interface that does not get ready is no reason to fail.
-    `gateway` is the index of the host's interface in the network, which is the bridge, or stands on it.
-    """
-    deadline = time.monotonic() + CARRIER_SECONDS
-    for netlink, index, name in (
-        (pod, _pod_index(pod, port.pod_name), port.pod_name),
-        (host, port.bridge, "the bridge"),
-        *([(host, gateway, "the bridge's VLAN interface")] if gateway != port.bridge else []),
-    ):
-        request = links.get_link_by_index(index, name)
-        while links.operational_state(netlink.ask(request)[0]) != links.IF_OPER_UP and time.monotonic() < deadline:
-            time.sleep(CARRIER_POLL_SECONDS)
-
-
-def _pod_index(pod: Netlink, ifname: str) -> int:
-    index = pod.index(ifname)
-    if index is None:
-        raise CniError(f"interface {ifname} is not in the pod's network namespace", "was it renamed or removed?")
-    return index
-
-
-def remove_from_pod(pod: Netlink, ifname: str) -> None:
-    """Remove an interface of the pod, and so its other end; a missing one is fine."""
-    _exists_after(pod, links.delete_link(ifname))
 
 
 class _Namespace:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any, Final
 
-from cni import ports
+from cni import podlink, ports
 from cni.bridge_check import check_attachment
 from cni.bridge_conf import BridgeConf
 from cni.bridges import Bridge
@@ -33,7 +33,7 @@ class BridgePlugin(Plugin):
 
     type = "bridge"
     needs_pod = True
-    unsupported = ("macspoofchk", "enabledad")
+    unsupported = ("macspoofchk",)
 
     def add(self, call: Call, site: Site) -> Result:
         """Connect the pod; raises CniError or OSError, and takes back then what it has done for the pod."""
@@ -81,15 +81,18 @@ class BridgePlugin(Plugin):
             raise
         failpoint("cni.bridge.after_pair")
         if conf.up:
-            ports.configure(site.pod_netlink(), call.ifname, [ip.address for ip in result.ips], _pod_routes(result))
+            pod_ips = [ip.address for ip in result.ips]
+            podlink.configure(site.pod_netlink(), call.ifname, pod_ips, _pod_routes(result), dad=conf.dad)
         else:
-            ports.leave_down(site.pod_netlink())
+            podlink.leave_down(site.pod_netlink())
         failpoint("cni.bridge.after_configure")
         if conf.masquerade:
             _masquerade(call, site, conf, result)
         site.host.ports.up(port)
         if conf.up:
-            ports.await_carriers(site.host.netlink, port, site.pod_netlink(), host.index)
+            podlink.await_carriers(site.host.netlink, port, site.pod_netlink(), host.index)
+        if conf.up and conf.dad:
+            podlink.await_addresses(site.pod_netlink(), call.ifname)
         failpoint("cni.bridge.after_up")
         result.interfaces = [
             Interface(bridge.spec.name, mac=bridge.mac, mtu=conf.spec.mtu),
@@ -106,7 +109,7 @@ class BridgePlugin(Plugin):
         conf = BridgeConf.of(call)
         cut = site.host.ports.cut(ports.host_name(call.network, call.container_id, call.ifname))
         if not cut and site.pod is not None:
-            ports.remove_from_pod(site.pod, call.ifname)  # made by another bridge plugin, which names ends otherwise
+            podlink.remove_from_pod(site.pod, call.ifname)  # made by another bridge plugin, which names ends otherwise
         failpoint("cni.bridge.after_cut")
         if conf.ipam:
             site.runner.run(conf.ipam, call, site)

@@ -21,6 +21,8 @@ RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
 IFA_F_NODAD: Final = 0x2
+IFA_F_DADFAILED: Final = 0x8
+IFA_F_TENTATIVE: Final = 0x40
 RT_TABLE_UNSPEC: Final = 0
 RT_TABLE_MAIN: Final = 254
 RT_TABLE_LOCAL: Final = 255
@@ -31,9 +33,9 @@ RTN_UNICAST: Final = 1
 RTN_LOCAL: Final = 2
 
 
-def add_address(index: int, name: str, address: IPv4Interface | IPv6Interface) -> Request:
-    """Give an interface an address; usable at once, without IPv6's second of duplicate address detection."""
-    data = _address_template(address.version, address.network.prefixlen).fill(
+def add_address(index: int, name: str, address: IPv4Interface | IPv6Interface, *, dad: bool = False) -> Request:
+    """Give an interface an address; usable at once, unless with `dad` IPv6 is to look for a second who has it."""
+    data = _address_template(address.version, address.network.prefixlen, dad).fill(
         index=u32(index), **_address_bytes(address)
     )
     return Request(f"add address {address} to {name}", data)
@@ -45,7 +47,7 @@ def _address_bytes(address: IPv4Interface | IPv6Interface) -> dict[str, bytes]:
 
 
 @functools.lru_cache(maxsize=64)
-def _address_template(version: int, prefix: int) -> Template:
+def _address_template(version: int, prefix: int, dad: bool) -> Template:
     length = 4 if version == 4 else 16
     marks = {name: bytes([0xE0 + place]) * length for place, name in enumerate(("local", "address", "broadcast"))}
     family = socket.AF_INET if version == 4 else socket.AF_INET6
@@ -54,7 +56,7 @@ def _address_template(version: int, prefix: int) -> Template:
     if version == 4:
         attributes.append(("IFA_BROADCAST", texts["broadcast"]))
     else:
-        attributes.append(("IFA_FLAGS", IFA_F_NODAD))
+        attributes.append(("IFA_FLAGS", 0 if dad else IFA_F_NODAD))
         del marks["broadcast"]
     data = encode(ifaddrmsg(), RTM_NEWADDR, NEW, attributes, family=family, prefixlen=prefix, index=INDEX_MARK)
     return Template(data, index=u32(INDEX_MARK), **marks)

@@ -74,12 +74,18 @@ def _attribute(message: Any, key: str) -> Any:
 
 def list_addresses(netlink: Netlink, index: int, name: str) -> list[IPv4Interface | IPv6Interface]:
     """The addresses of an interface, link-local ones included."""
-    found: list[IPv4Interface | IPv6Interface] = []
+    return list(address_flags(netlink, index, name))
+
+
+def address_flags(netlink: Netlink, index: int, name: str) -> dict[IPv4Interface | IPv6Interface, int]:
+    """The same, with their IFA_F_* flags."""
+    found: dict[IPv4Interface | IPv6Interface, int] = {}
     for data in netlink.ask(addresses.get_addresses(index, name)):
         answer = _decode(ifaddrmsg, data)
         text = answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS")
         if answer["index"] == index and text:
-            found.append(ipaddress.ip_interface(f"{text}/{answer['prefixlen']}"))
+            address = ipaddress.ip_interface(f"{text}/{answer['prefixlen']}")
+            found[address] = answer.get_attr("IFA_FLAGS") or answer["flags"]
     return found
 
 

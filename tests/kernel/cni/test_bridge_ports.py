@@ -14,7 +14,7 @@ from cni.default import default_conflist
 from cni.errors import CniError, InvalidConfig
 from cni.network import Cni
 from cni.result import Result
-from tests.kernel.cni.conftest import SUBNET, TABLE, Node
+from tests.kernel.cni.conftest import SUBNET, SUBNET6, TABLE, Node
 from tests.support.netns import Netns, listen, output, reaches
 
 NATIVE = ["PVID", "Egress Untagged"]
@@ -200,6 +200,19 @@ async def test_isolated_ports_reach_the_host_only(node: Node) -> None:
     output("bridge", "link", "set", "dev", result.interfaces[1].name, "isolated", "off")
     with pytest.raises(CniError, match="not isolated from the other ports of br0 any more"):
         await cni.check(attachment)
+
+
+async def test_an_address_that_another_machine_has_is_refused_and_given_back(node: Node) -> None:
+    cni = network(node, subnet=[SUBNET, SUBNET6], enabledad=True)
+    pod, _, result = await attached(node, cni)
+    [address] = [item for item in result.pod_addresses("eth0") if item.version == 6]
+    shown = pod.run("ip", "-6", "address", "show", "eth0", "scope", "global")
+    assert str(address) in shown and "tentative" not in shown and "nodad" not in shown
+    pod.run("ip", "address", "add", "fd00:c9::99/64", "dev", "eth0", "nodad")
+    _, asking = node.pod(capability_args={"ips": ["10.201.0.99", "fd00:c9::99"]})
+    with pytest.raises(CniError, match="fd00:c9::99 is taken by another machine of the network"):
+        await cni.add(asking)
+    assert "10.201.0.99" not in {path.name for path in (node.root / "leases" / "br0").iterdir()}
 
 
 async def test_an_interface_that_is_left_down(node: Node) -> None:

@@ -229,7 +229,7 @@ def test_errors_are_json_with_a_code(ours: Path, netns: Callable[[], Netns], tmp
     config = NET | bridge(tmp_path)
     for command, changed, extra, code, reason in (
         ("ADD", {"cniVersion": "9.9.9"}, {}, 1, "incompatible CNI versions"),
-        ("ADD", {"enabledad": True}, {}, 2, "enabledad=True"),
+        ("ADD", {"macspoofchk": True}, {}, 2, "macspoofchk=True"),
         ("ADD", {"ipMasqBackend": "iptables"}, {}, 2, "ipMasqBackend='iptables'"),
         ("ADD", {"vlan": 4095}, {}, 7, "vlan 4095"),
         ("ADD", {}, {"CNI_CONTAINERID": ""}, 4, "CNI_CONTAINERID"),
