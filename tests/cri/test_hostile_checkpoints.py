@@ -21,6 +21,8 @@ from cri.proto import api_pb2 as api
 from cri.server.checkpoint.archive import unpack_archive
 from cri.server.checkpoint.holdings import inspect_holdings
 from cri.server.errors import InvalidRequest
+from images.changes import write_changes
+from images.errors import TooLarge
 from runtime.linux.mounttable import mounts
 from tests.cri.test_checkpoints import OWN_PIDS, checkpoint, read, rewritten
 from tests.support import criu
@@ -195,3 +197,13 @@ async def test_a_header_without_end_is_not_read(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest, match="an extended header of 8589934592 bytes"):
             file.seek(0)
             unpack_archive(file.fileno(), tmp_path, tmp_path, 1 << 40)
+
+
+async def test_a_hole_is_not_written(tmp_path: Path) -> None:
+    """The node's disk would be full before anybody had asked how large the file was."""
+    (tmp_path / "upper").mkdir()
+    with (tmp_path / "upper/hole").open("wb") as file:
+        file.truncate(1 << 40)
+    with (tmp_path / "layer").open("wb") as out, pytest.raises(TooLarge, match="more than 1048576 bytes"):
+        write_changes(tmp_path / "upper", out, 1 << 20)
+    assert (tmp_path / "layer").stat().st_size < 1 << 20
