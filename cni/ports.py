@@ -1,4 +1,4 @@
-"""A pod's link, and the host's side of it: a veth pair whose one end is a port of a bridge, and whose other end is the pod's interface.
+"""The host's side of a pod's link: a veth pair, one end of which is a port of a bridge; the other is cni.podlink's.
 
     create the pair      one request: the pod's end is born in the pod's namespace, with its final name and MAC address
     configure the pod    one batch on the pod's socket: lo and the interface up, addresses, routes
