@@ -10,7 +10,7 @@ In reading order:
     pods             run_pod_sandbox.py, pod_network.py, sysctls.py, user_namespaces.py, sandbox_end.py,
                      stop_pod_sandbox.py, remove_pod_sandbox.py, update_pod_sandbox_resources.py
     containers       create_container.py, start_container.py, stop_container.py (signals.py), remove_container.py,
-                     update_container_resources.py (limits.py), reopen_container_log.py
+                     update_container_resources.py (limits.py, former_limits.py), reopen_container_log.py
     container_spec.py  from a request to what is started: oci.py puts the document together
       who            users.py, accounts.py and image_files.py, process.py, capabilities.py
       what it sees   mounts.py, declared_volumes.py, sources.py, devices.py, cdi/, etc_files.py, resources.py

@@ -13,20 +13,13 @@ from typing import Any
 
 from cri.proto import api_pb2 as api
 from cri.server.errors import WrongState
+from cri.server.former_limits import former_limits
 from cri.server.pods import Container
 from cri.server.resources import merged, oci_resources, without_swap
 from cri.server.store import Store
-from runtime.linux.cgroups import Cgroup
+from runtime.linux.cgroups import Cgroup, CgroupError
 
 Resources = dict[str, Any]
-
-#: What takes a limit away again, for values that were not set before (runtime-spec, config-linux.md).
-_UNSET: Mapping[str, Resources] = {
-    "cpu": {"shares": 1024, "quota": -1, "period": 100_000},
-    "memory": {"limit": -1, "swap": -1},
-    "pids": {"limit": -1},
-}
-
 
 #: One file of cgroup v2 holds both, or one is counted from the other: neither is written alone.
 _PAIRS = {"cpu": ("quota", "period"), "memory": ("limit", "swap")}
@@ -42,8 +35,7 @@ async def change_limits(store: Store, container: Container, change: Resources) -
     wanted = merged(container.resources, in_cri_words(change))
     change = completed(change, without_swap(oci_resources(wanted)))
     if container.running:
-        before = _before(container.spec.oci["linux"]["resources"], change)
-        await asyncio.to_thread(_apply, container, change, before)
+        before = await asyncio.to_thread(_apply, container, change)
         await _tell_runtime(container, change, before)
     container.resources = wanted
     linux = container.spec.oci["linux"]
@@ -98,28 +90,20 @@ async def _tell_runtime(container: Container, change: Resources, before: Resourc
         raise
 
 
-def _apply(container: Container, change: Resources, before: Resources) -> None:
+def _apply(container: Container, change: Resources) -> Resources:
+    """Put the change in force, and return what takes it back. Blocks."""
     cgroup = Cgroup(container.cgroup, container.sandbox.layout)
+    before = former_limits(cgroup, container.spec.oci["linux"]["resources"], change)
     try:
         cgroup.apply(change)
-    except OSError as error:
+    except (OSError, CgroupError) as error:
         # The kernel took some of the values: the old ones go back, so that the answer "refused" is the truth.
         try:
             cgroup.apply(before)
-        except OSError as second:
+        except (OSError, CgroupError) as second:
             error.add_note(f"and the former limits could not all be put back: {second}")
         raise
-
-
-def _before(current: Resources, change: Resources) -> Resources:
-    """The former value of everything that `change` touches."""
-    former: Resources = {}
-    for group, values in change.items():
-        if not isinstance(values, dict):
-            continue
-        known = {**_UNSET.get(group, {}), **(current.get(group) or {})}
-        former[group] = {key: known[key] for key in values if key in known}
-    return former
+    return before
 
 
 def in_cri_words(resources: Mapping[str, Any]) -> api.LinuxContainerResources:

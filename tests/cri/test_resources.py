@@ -7,10 +7,12 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cri.client import CriError
+from cri.proto import api_pb2 as api
 from runtime.linux.cgroups import Cgroup, detect
 from runtime.linux.cgroups.usage import read_stats
 from tests.support.crid import Crid
@@ -50,10 +52,14 @@ async def test_a_limit_that_nothing_enforces_is_refused_by_name(crid: Crid, busy
         await crid.cri.StartContainer(container_id=id)
 
 
+async def cgroup_of(crid: Crid, id: str) -> Cgroup:
+    info = json.loads((await crid.cri.ContainerStatus(container_id=id, verbose=True)).info["info"])
+    return Cgroup(info["runtimeSpec"]["linux"]["cgroupsPath"], detect())
+
+
 async def kernel_says(crid: Crid, id: str) -> tuple[int | None, int | None]:
     """(memory limit, limit of swap alone) of a container, in bytes; None for no limit."""
-    info = json.loads((await crid.cri.ContainerStatus(container_id=id, verbose=True)).info["info"])
-    memory = read_stats(Cgroup(info["runtimeSpec"]["linux"]["cgroupsPath"], detect())).memory
+    memory = read_stats(await cgroup_of(crid, id)).memory
     assert memory is not None
     return memory.limit, memory.swap_limit
 
@@ -77,6 +83,34 @@ async def test_half_of_a_pair_leaves_the_other_half(crid: Crid, busybox: str) ->
     await crid.cri.UpdateContainerResources(container_id=id, linux={"cpu_period": 100_000})
     resources = (await crid.status(id)).resources.linux
     assert (resources.cpu_quota, resources.cpu_period) == (20_000, 100_000)
+
+
+LIMITS = ("cpuset.cpus", "cpu.shares", "cpu.cfs_quota_us", "memory.limit_in_bytes", "cpu.weight", "cpu.max")
+
+
+async def in_force(crid: Crid, id: str) -> list[str]:
+    """What the files of LIMITS hold, those that this host has."""
+    cgroup = await cgroup_of(crid, id)
+    files = [Path(place, name) for place in cgroup.directories for name in LIMITS]
+    return [file.read_text() for file in files if file.exists()]
+
+
+@pytest.mark.parametrize(
+    "last", [{"hugepage_limits": [{"page_size": "3MB", "limit": 1}]}, {"memory_limit_in_bytes": 1}]
+)
+async def test_an_update_is_made_altogether_or_not_at_all(crid: Crid, busybox: str, last: dict[str, Any]) -> None:
+    """What the kernel has taken before it refuses goes back, also what nobody had asked for before."""
+    if "memory_limit_in_bytes" in last and detect().version("memory") == 2:
+        pytest.skip("memory.max can be set below the usage, and ends the container")
+    id = await crid.run(await crid.run_pod(), busybox, ["sleep", "1000"])
+    change = {"cpuset_cpus": "0", "cpu_quota": 30_000, "cpu_shares": 77}
+    before = await in_force(crid, id)
+    with pytest.raises(CriError):
+        await crid.cri.UpdateContainerResources(container_id=id, linux={**change, **last})
+    assert await in_force(crid, id) == before
+    assert (await crid.status(id)).resources.linux == api.LinuxContainerResources()
+    await crid.cri.UpdateContainerResources(container_id=id, linux=change)
+    assert await in_force(crid, id) != before
 
 
 async def test_a_new_oom_score_reaches_every_process(crid: Crid, busybox: str) -> None:
