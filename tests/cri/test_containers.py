@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
+from tests.support.asking import refused
 from tests.support.crid import Crid
 
 
@@ -104,3 +107,14 @@ async def test_a_pods_statuses_begin_with_its_newest_container(crid: Crid, busyb
     second = await crid.run(pod, busybox, ["sleep", "1000"], metadata={"name": "main", "attempt": 1})
     statuses = (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0])).containers_statuses
     assert [status.id for status in statuses] == [second, first]
+
+
+@pytest.mark.parametrize("path", ["..", "../x", "/x", "a/../../x", "x\0y"])
+async def test_log_paths_that_leave_the_pods_directory(crid: Crid, busybox: str, path: str) -> None:
+    await refused(crid, busybox, "log_path", log_path=path)
+
+
+async def test_a_log_in_a_directory_of_its_own(crid: Crid, busybox: str) -> None:
+    pod = await crid.run_pod()
+    await crid.ended(await crid.run(pod, busybox, ["echo", "hello"], log_path="deep/er/0.log"))
+    assert Path(pod[1].log_directory, "deep/er/0.log").read_text().endswith("stdout F hello\n")

@@ -1,12 +1,8 @@
-"""Security context, mounts and resources of a container, field by field, as the kernel shows them inside."""
+"""The security context of a container, field by field, as the kernel shows it inside."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +13,15 @@ from cri.client import CriError
 from cri.proto import api_pb2 as api
 from images.build import regular
 from runtime.linux.caps import bounding_mask, mask
-from runtime.linux.cgroups import MissingController, detect
 from runtime.linux.lsm import apparmor_enabled, selinux_enabled
-from tests.support.crid import Crid, Sandbox
+from tests.support.asking import output, refused, security
+from tests.support.crid import Crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
 
 PASSWD = b"root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n"
 GROUP = b"root:x:0:\napp:x:1001:\nextra:x:50000:app\n"
 GRANTABLE = bounding_mask()
-
-
-def security(**fields: Any) -> dict[str, Any]:
-    return {"security_context": fields}
-
-
-async def output(crid: Crid, image: str, script: str, /, pod: Sandbox | None = None, **fields: Any) -> list[str]:
-    """The lines that a shell script writes to the log."""
-    pod = pod or await crid.run_pod()
-    await crid.ended(await crid.run(pod, image, ["sh", "-c", script], **fields))
-    return crid.log_of(pod[1]).splitlines()
-
-
-async def refused(crid: Crid, image: str, words: str, code: str = "INVALID_ARGUMENT", **fields: Any) -> None:
-    with pytest.raises(CriError, match=words) as caught:
-        await crid.create(await crid.run_pod(), image, ["true"], **fields)
-    assert caught.value.code == code
 
 
 # Users and groups.
@@ -194,222 +173,6 @@ async def test_sysctls_of_the_host(crid: Crid, options: dict[str, int], name: st
     """CVE-2022-0532."""
     with pytest.raises(CriError, match="would change the host"):
         await crid.run_pod(linux={"sysctls": {name: "1"}, **security(namespace_options=options)})
-
-
-# Mounts.
-
-
-@pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Path]:
-    """A directory that is a shared mount, with a tmpfs in it; whatever is mounted below is gone afterwards."""
-    place = tmp_path / "shared"
-    place.mkdir()
-    run = ["mount", "--bind", str(place), str(place)]
-    subprocess.run(run, check=True, timeout=10)
-    try:
-        subprocess.run(["mount", "--make-shared", str(place)], check=True, timeout=10)
-        (place / "sub").mkdir()
-        mount_tmpfs(place / "sub")
-        (place / "late").mkdir()
-        (place / "inside").mkdir()
-        yield place
-    finally:
-        for name in ("late", "inside", "sub", ""):
-            with contextlib.suppress(subprocess.CalledProcessError):
-                subprocess.run(["umount", "-l", str(place / name)], check=True, timeout=10, stderr=subprocess.DEVNULL)
-
-
-def mount_tmpfs(place: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "test", str(place)], check=True, timeout=10)
-
-
-@pytest.mark.parametrize(
-    ("mode", "arrives", "leaves"),
-    [
-        (api.PROPAGATION_PRIVATE, False, False),
-        (api.PROPAGATION_HOST_TO_CONTAINER, True, False),
-        (api.PROPAGATION_BIDIRECTIONAL, True, True),
-    ],
-)
-async def test_propagation(crid: Crid, busybox: str, shared: Path, mode: int, arrives: bool, leaves: bool) -> None:
-    pod = await crid.run_pod(linux=security(privileged=True))
-    mounts = [{"container_path": "/v", "host_path": str(shared), "propagation": mode}]
-    id = await crid.run(pod, busybox, ["sleep", "1000"], mounts=mounts, linux=security(privileged=True))
-    mount_tmpfs(shared / "late")
-    code, seen, _ = await crid.exec(id, "sh", "-c", "mount -t tmpfs x /v/inside && cat /proc/self/mounts")
-    assert code == 0
-    assert " /v/sub " in seen
-    assert (" /v/late " in seen) == arrives
-    assert (f" {shared}/inside " in Path("/proc/self/mounts").read_text()) == leaves
-
-
-async def test_recursive_read_only(crid: Crid, busybox: str, shared: Path) -> None:
-    plain = {"container_path": "/ro", "host_path": str(shared), "readonly": True}
-    mounts = [plain, {**plain, "container_path": "/rro", "recursive_read_only": True}]
-    script = (
-        "touch /ro/x || echo ro; touch /ro/sub/x && echo sub; touch /rro/sub/y || echo rro; touch /rro/y || echo top"
-    )
-    lines = await output(crid, busybox, script, mounts=mounts)
-    assert [line for line in lines if ":" not in line] == ["ro", "sub", "rro", "top"]
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"recursive_read_only": True}, "needs readonly and PROPAGATION_PRIVATE"),
-        (
-            {"recursive_read_only": True, "readonly": True, "propagation": api.PROPAGATION_HOST_TO_CONTAINER},
-            "needs readonly and PROPAGATION_PRIVATE",
-        ),
-        (
-            {"recursive_read_only": True, "readonly": True, "propagation": api.PROPAGATION_BIDIRECTIONAL},
-            "needs readonly and PROPAGATION_PRIVATE",
-        ),
-        ({"mount_options": ["suid"]}, "are not of nodev, noexec, nosuid"),
-        ({"mount_options": ["noexec", "context=x"]}, "are not of nodev, noexec, nosuid"),
-    ],
-)
-async def test_mounts_that_contradict_themselves(crid: Crid, busybox: str, fields: dict[str, Any], words: str) -> None:
-    mount = {"container_path": "/v", "host_path": "/tmp", **fields}
-    await refused(crid, busybox, words, mounts=[mount])
-
-
-async def test_mount_options(crid: Crid, busybox: str, tmp_path: Path) -> None:
-    """KEP-5855."""
-    (tmp_path / "program").write_text("#!/bin/sh\necho ran\n")
-    (tmp_path / "program").chmod(0o755)
-    os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
-    options: list[list[str]] = [[], ["noexec"], ["nodev"], ["nosuid"], ["noexec", "nodev", "nosuid"]]
-    mounts = [
-        {"container_path": f"/v{number}", "host_path": str(tmp_path), "mount_options": words}
-        for number, words in enumerate(options)
-    ]
-    script = "for n in 0 1 2 3 4; do /v$n/program || echo no; cat /v$n/null && echo dev || echo no; done 2> /dev/null;"
-    script += "awk '$5 ~ /^.v[0-9]$/ {print $5, $6}' /proc/self/mountinfo | sort"
-    lines = await output(crid, busybox, script, mounts=mounts)
-    assert lines[:10] == ["ran", "dev", "no", "dev", "ran", "no", "ran", "dev", "no", "no"]
-    for seen, words in zip(lines[10:], options, strict=True):
-        assert set(words) <= set(seen.split()[1].split(","))
-
-
-async def test_sources_that_are_links_or_missing(crid: Crid, busybox: str, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real/file").write_text("through two links")
-    (tmp_path / "one").symlink_to("real")
-    (tmp_path / "two").symlink_to(tmp_path / "one")
-    (tmp_path / "nowhere").symlink_to("not/there")
-    mounts = [{"container_path": "/v", "host_path": str(tmp_path / "two")}]
-    assert await output(crid, busybox, "cat /v/file", mounts=mounts) == ["through two links"]
-    for name in ("nowhere", "none"):
-        mounts = [{"container_path": "/v", "host_path": str(tmp_path / name)}]
-        await refused(crid, busybox, f"{name}' does not exist", "NOT_FOUND", mounts=mounts)
-    assert not (tmp_path / "none").exists()
-
-
-async def test_sub_paths_of_images(crid: Crid, busybox: str, registry: Registry) -> None:
-    """KEP-4639, KEP-5365."""
-    layers = [[regular("data/a", b"1"), regular("data/deep/b", b"2")], [regular("data/deep/c", b"3")]]
-    pushed = push_image(registry, "subpaths:1", layers)
-    await crid.cri.PullImage(image={"image": pushed.ref})
-    mount = {"container_path": "/v", "image": {"image": pushed.ref}}
-    lines = await output(
-        crid, busybox, "cd /v; ls; touch x || echo ro", mounts=[{**mount, "image_sub_path": "data/deep"}]
-    )
-    assert {"b", "c", "ro"} <= set(lines)
-    for path in ("no/such", "../etc", "/etc/../../x"):
-        await refused(crid, busybox, "image_sub_path", "NOT_FOUND", mounts=[{**mount, "image_sub_path": path}])
-    await refused(
-        crid, busybox, "without an image", mounts=[{**mount, "image": {}, "host_path": "/", "image_sub_path": "x"}]
-    )
-
-
-# Devices.
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no /dev/fuse here: a device that is not for everybody")
-async def test_the_device_filter(crid: Crid, busybox: str) -> None:
-    devices = [
-        {"container_path": "/dev/reads", "host_path": "/dev/zero", "permissions": "r"},
-        {"container_path": "/dev/other", "host_path": "/dev/fuse", "permissions": "r"},
-    ]
-    script = "head -c 1 /dev/reads | wc -c; mknod /n c 1 1 && head -c 1 /n > /dev/null || echo denied;"
-    script += "test -c /dev/other && echo there; exec 3< /dev/other && echo readable;"
-    script += "(exec 3> /dev/other) || echo not writable"
-    lines = await output(crid, busybox, script, devices=devices)
-    assert [line for line in lines if ":" not in line] == ["1", "denied", "there", "readable", "not writable"]
-
-
-# Resources.
-
-
-def limit_file(crid: Crid, id: str, controller: str, *names: str) -> str:
-    """The content of the container's cgroup file, whose name depends on the version of the hierarchy."""
-    layout = detect()
-    base = layout.v1.get(controller) or layout.v2
-    directory = next(path for path in Path(base).rglob(id) if path.is_dir())
-    return next((directory / name).read_text().strip() for name in names if (directory / name).exists())
-
-
-async def test_limits_are_in_the_kernel(crid: Crid, busybox: str) -> None:
-    resources = {
-        "cpu_shares": 512,
-        "memory_limit_in_bytes": 64 << 20,
-        "memory_swap_limit_in_bytes": 96 << 20,
-        "cpuset_cpus": "0",
-        "oom_score_adj": 777,
-    }
-    id = await crid.run(await crid.run_pod(), busybox, ["sleep", "1000"], linux={"resources": resources})
-    assert limit_file(crid, id, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
-    swap = limit_file(crid, id, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
-    assert int(swap) in (96 << 20, 32 << 20)  # with the memory in v1, without it in v2
-    assert limit_file(crid, id, "cpu", "cpu.shares", "cpu.weight") in ("512", "59")
-    assert limit_file(crid, id, "cpuset", "cpuset.cpus") == "0"
-    assert (await crid.exec(id, "cat", "/proc/1/oom_score_adj", "/proc/self/oom_score_adj"))[1].split()[-1] == "777"
-
-
-async def test_huge_pages_are_limited_or_refused_by_name(crid: Crid, busybox: str) -> None:
-    limits = [{"page_size": "2MB", "limit": 4 << 20}]
-    id = await crid.create(
-        await crid.run_pod(), busybox, ["sleep", "1000"], linux={"resources": {"hugepage_limits": limits}}
-    )
-    try:
-        version = detect().version("hugetlb")
-    except MissingController:
-        version = 0
-    if version:
-        await crid.cri.StartContainer(container_id=id)
-        names = ("hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes")
-        assert limit_file(crid, id, "hugetlb", *names) == str(4 << 20)
-    else:
-        with pytest.raises(CriError, match="hugetlb"):
-            await crid.cri.StartContainer(container_id=id)
-
-
-@pytest.mark.parametrize(
-    ("resources", "words"),
-    [
-        ({"oom_score_adj": 1001}, "outside -1000..1000"),
-        ({"memory_limit_in_bytes": -1}, "memory_limit_in_bytes is -1"),
-        ({"memory_limit_in_bytes": 100 << 20, "memory_swap_limit_in_bytes": 50 << 20}, "memory and swap together"),
-        ({"unified": {"../memory.max": "1"}}, "no cgroup v2 file name"),
-    ],
-)
-async def test_resources_that_mean_nothing(crid: Crid, busybox: str, resources: dict[str, Any], words: str) -> None:
-    await refused(crid, busybox, words, linux={"resources": resources})
-
-
-# Logs.
-
-
-@pytest.mark.parametrize("path", ["..", "../x", "/x", "a/../../x", "x\0y"])
-async def test_log_paths_that_leave_the_pods_directory(crid: Crid, busybox: str, path: str) -> None:
-    await refused(crid, busybox, "log_path", log_path=path)
-
-
-async def test_a_log_in_a_directory_of_its_own(crid: Crid, busybox: str) -> None:
-    pod = await crid.run_pod()
-    await crid.ended(await crid.run(pod, busybox, ["echo", "hello"], log_path="deep/er/0.log"))
-    assert Path(pod[1].log_directory, "deep/er/0.log").read_text().endswith("stdout F hello\n")
 
 
 # AppArmor and SELinux.

@@ -1,0 +1,27 @@
+"""What a container says from inside, and what crid refuses: the two answers that most tests of a request look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cri.client import CriError
+from tests.support.crid import Crid, Sandbox
+
+
+def security(**fields: Any) -> dict[str, Any]:
+    return {"security_context": fields}
+
+
+async def output(crid: Crid, image: str, script: str, /, pod: Sandbox | None = None, **fields: Any) -> list[str]:
+    """The lines that a shell script writes to the log."""
+    pod = pod or await crid.run_pod()
+    await crid.ended(await crid.run(pod, image, ["sh", "-c", script], **fields))
+    return crid.log_of(pod[1]).splitlines()
+
+
+async def refused(crid: Crid, image: str, words: str, code: str = "INVALID_ARGUMENT", **fields: Any) -> None:
+    with pytest.raises(CriError, match=words) as caught:
+        await crid.create(await crid.run_pod(), image, ["true"], **fields)
+    assert caught.value.code == code
