@@ -45,6 +45,8 @@ def _word(document: dict[str, Any], main: list[dict[str, Any]], init: list[dict[
         reason = _why(each)
         if reason and reason != "Completed" and not each["ready"]:
             return f"Init:{number}/{len(init)}" if reason == "PodInitializing" else f"Init:{reason}"
+    if status["phase"] == "Failed" and status.get("reason"):
+        return str(status["reason"])  # Evicted, DeadlineExceeded: how its containers ended follows from that
     for each in main:
         reason = _why(each)
         if reason and reason not in ("Completed", "PodInitializing"):

@@ -131,6 +131,8 @@ ENDED: dict[str, Any] = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
         (pod("Running", status("a", **RUNNING), status("b", 4, ENDED, **CRASH)), "CrashLoopBackOff", "1/2"),
         (pod("Succeeded", status("a", terminated={"reason": "Completed", "exitCode": 0})), "Completed", "0/1"),
         (pod("Failed", status("a", **ENDED)), "OOMKilled", "0/1"),
+        (pod("Failed", status("a", **ENDED), reason="Evicted"), "Evicted", "0/1"),
+        (pod("Failed", status("a"), init=(status("i", **ENDED),), reason="InitFailed"), "Init:OOMKilled", "0/1"),
         (pod("Failed", status("a", waiting={"reason": "PodInitializing"}), reason="Evicted"), "Evicted", "0/1"),
         (
             pod("Pending", status("a", waiting={"reason": "PodInitializing"}), init=(status("i", **CRASH),)),
