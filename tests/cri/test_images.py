@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 from pathlib import Path
@@ -70,9 +71,15 @@ async def test_credentials(crid: Crid, tmp_path: Path) -> None:
         with pytest.raises(CriError) as caught:
             await crid.cri.PullImage(image={"image": pushed.ref})
         assert caught.value.code == "UNAUTHENTICATED"
-        auth = {"username": USER, "password": PASSWORD}
-        answer = await crid.cri.PullImage(image={"image": pushed.ref}, auth=auth)
-        assert answer.image_ref == pushed.image_id
+        for wrong in ({"auth": "no base64"}, {"username": USER, "password": PASSWORD, "server_address": "elsewhere"}):
+            with pytest.raises(CriError) as caught:
+                await crid.cri.PullImage(image={"image": pushed.ref}, auth=wrong)
+            assert caught.value.code in ("INVALID_ARGUMENT", "UNAUTHENTICATED")
+        both = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        for auth in ({"username": USER, "password": PASSWORD}, {"auth": both, "server_address": private.host}):
+            image = {"image": pushed.ref, "annotations": {"a": "b"}}
+            answer = await crid.cri.PullImage(image=image, auth=auth, sandbox_config=crid.pod_config())
+            assert answer.image_ref == pushed.image_id
         assert PASSWORD not in crid.tail(1 << 20)
         await crid.cri.RemoveImage(image={"image": pushed.ref})
 
