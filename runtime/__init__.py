@@ -8,6 +8,7 @@ It knows nothing of images, CNI, CRI or Kubernetes. In the order of a container'
              watchers.py       containers that are paused while another one is born
              launcher.py       starts the zygote, and starts it again
     zygote   zygote.py         forks shims; gathering.py, rehearsal.py keep them small; trial.py tries the kernel
+             scouts.py         go ahead of a shim's children, which are quicker for it; specimen.py what they carry
     shim     shim/             one process per pod; external/ where an OCI runtime of others makes the containers
              container.py      a container as its shim holds it; logs.py, status.py what it writes and what it hears
              recovery.py       what a shim leaves behind that is killed

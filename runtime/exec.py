@@ -18,6 +18,7 @@ from runtime.linux import seccomp, syscalls
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.lsm import label_next_program
+from runtime.linux.pages import Pages
 from runtime.process import become
 from runtime.processplan import ProcessPlan
 from runtime.status import Status
@@ -25,6 +26,8 @@ from runtime.streams import become_stdio, become_terminal, open_terminal
 
 # The shim lives in the pod's other namespaces already.
 ENTERED: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP
+#: What an exec writes to between clone and execve (`runtime.scouts`).
+WRITTEN: Final = Pages()
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class ExecPlan:
 
 def run_exec(plan: ExecPlan, status: Status) -> None:
     """The body of the process: namespaces, streams, then as any process of a container."""
+    WRITTEN.copy()
     process = ProcessPlan._make(json.loads(plan.document))
     program = seccomp.load(process.seccomp) if process.seccomp else b""
     if plan.late:

@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from runtime import rootfs
 from runtime.linux import seccomp, syscalls
@@ -25,6 +25,7 @@ from runtime.linux.caps import CAP_SYS_RESOURCE, effective_mask
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.lsm import label_next_program
+from runtime.linux.pages import Pages
 from runtime.linux.paths import open_procfs, read_proc, write_proc
 from runtime.linux.scheduling import apply_scheduling
 from runtime.process import become
@@ -34,6 +35,9 @@ from runtime.separation import separate
 from runtime.status import Status
 from runtime.streams import become_stdio, become_terminal, bind_console, open_terminal
 from runtime.tree import Tree, perform
+
+#: What a first process writes to between clone and execve (`runtime.scouts`).
+WRITTEN: Final = Pages()
 
 
 @dataclass(slots=True)
@@ -52,6 +56,7 @@ class InitPlan:
 
 def run_init(plan: InitPlan, status: Status) -> None:
     """The body of a container's first process."""
+    WRITTEN.copy()
     document = json.loads(plan.document)
     process = ProcessPlan._make(document["process"])
     program = seccomp.load(process.seccomp) if process.seccomp else b""

@@ -10,23 +10,32 @@ The actors are real, only the stage is not: nobody is forked, no file is opened,
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Final
 
+from runtime import arrival, exec, init, mounting, process, protections, rootfs, streams, tree
 from runtime.gathering import fill_gaps, gather
-from runtime.linux import failpoints, syscalls
-from runtime.linux.cgroups import Layout
+from runtime.linux import caps, failpoints, mountapi, mountoptions, mounts, overlay, paths, syscalls
+from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.channel import Channel
 from runtime.linux.messages import encode
+from runtime.processplan import ProcessPlan
 from runtime.shim import birth, main
 from runtime.shim.home import Home
 from runtime.shim.main import Shim
+from runtime.specimen import process_of, tree_in
 from runtime.status import Status
 
+#: Where the code is that only a shim's children run: it lies together too.
+_CHILDREN: Final = (
+    init, exec, process, rootfs, tree, mounting, protections, streams, arrival,
+    mounts, mountapi, mountoptions, overlay, paths, caps, syscalls,
+)  # fmt: skip
 ROUNDS: Final = 20  # more than a function needs to be specialized
 # Stands in for a cgroup: a directory that is there and has no cgroup.kill.
 _CGROUPS: Final = Layout({}, "/proc", frozenset())
@@ -58,10 +67,14 @@ def rehearse() -> list[bytes]:
         used = _used_by(_play)
     filling = fill_gaps()
     gather(used)
+    gather(_codes_of(_CHILDREN) - used)
     sys._clear_type_cache()  # a full cache would forget, in every shim anew, what importing has left in it
+    document = json.dumps({"process": process_of("/bin"), "tree": tree_in("/proc")}).encode()
+    cgroup = Cgroup("/self", Layout(dict.fromkeys(("cpu", "memory"), "/proc"), "/proc", frozenset()))
     with _stage():
         for _ in range(ROUNDS):
             _play()
+            _plan(document, cgroup)
     for function in _ONCE:
         _know_names(function.__code__.co_names)
     gc.collect()  # what still owns an fd must not close the number later, when it is another's
@@ -84,6 +97,17 @@ def _used_by(play: Callable[[], None]) -> set[CodeType]:
     finally:
         sys.setprofile(None)
     return used
+
+
+def _codes_of(modules: Iterable[ModuleType]) -> set[CodeType]:
+    """The code of their functions and methods."""
+    owners = [owner for module in modules for owner in (module, *_classes_of(module))]
+    values = [getattr(value, "__func__", value) for owner in owners for value in vars(owner).values()]
+    return {value.__code__ for value in values if isinstance(value, FunctionType)}
+
+
+def _classes_of(module: ModuleType) -> Iterator[type]:
+    return (kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__)
 
 
 @contextmanager
@@ -130,6 +154,13 @@ def _play() -> None:
     shim.loop.turn()
     shim.loop.turn()
     _hear(crid)
+
+
+def _plan(document: bytes, cgroup: Cgroup) -> None:
+    """The part of a container's first process that changes nothing."""
+    doc = json.loads(document)
+    ProcessPlan._make(doc["process"])
+    rootfs.plan(doc["tree"], cgroup)
 
 
 def _hear(crid: Channel) -> None:

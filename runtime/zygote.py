@@ -26,6 +26,7 @@ from runtime.linux.namespaces import in_chroot
 from runtime.linux.overlay import appends_layers
 from runtime.linux.syscalls import close_range, signalfd
 from runtime.rehearsal import rehearse
+from runtime.scouts import send_scouts
 from runtime.shim.main import Shim
 from runtime.signals import start_from_defaults
 from runtime.trial import run_trial
@@ -54,6 +55,7 @@ def main(channel_fd: int) -> None:
     shim = Shim(signals)
     filling += fill_gaps()
     gc.freeze()
+    send_scouts()
     channel.send({"ready": True})
     _serve(channel, shim, signals)
     del filling

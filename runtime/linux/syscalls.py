@@ -40,6 +40,8 @@ MS_REC: Final = 1 << 14
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 
+PIDFD_SELF: Final = -10000
+
 RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_NO_SYMLINKS: Final = 0x04
@@ -114,6 +116,9 @@ _close_range = numbered("close_range", c_uint, c_uint, c_uint)
 _openat2 = numbered("openat2", c_int, c_char_p, c_void_p, c_size_t)
 _rt_sigaction = numbered("rt_sigaction", c_int, c_void_p, c_void_p, c_size_t)
 _clone = numbered("clone", c_ulong, c_void_p, c_void_p, c_void_p, c_ulong)
+# No errcheck: what a caller of madvise_self() needs to know is whether it went well.
+_process_madvise = ctypes.CDLL(None).syscall
+_process_madvise.argtypes, _process_madvise.restype = (c_long, c_int, c_void_p, c_size_t, c_int, c_uint), c_long
 # Older than the common numbers.
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _RT_SIGACTION, _CLONE = (13, 56) if os.uname().machine == "x86_64" else (134, 220)
@@ -206,6 +211,14 @@ def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
     """Close all fds from `first` to `last` inclusive (close_range(2))."""
     _close_range(436, first, last, flags)
+
+
+def madvise_self(ranges: int | None, count: int, advice: int) -> bool:
+    """Give advice about ranges of this process's memory, `count` of struct iovec at an address (process_madvise(2)).
+
+    False when the kernel does not take it, at least not for all of them; it is advice.
+    """
+    return bool(_process_madvise(440, PIDFD_SELF, ranges, count, advice, 0) >= 0)
 
 
 def fstatfs_type(fd: int) -> int:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Final, NoReturn
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
 
 import prctl
 
@@ -21,19 +22,26 @@ from runtime.errors import to_doc
 from runtime.linux.channel import Channel, listen
 from runtime.linux.messages import encode
 from runtime.linux.namespaces import netlink_socket
+from runtime.linux.pages import Pages
 from runtime.linux.procs import Process
 from runtime.shim.sandbox import Sandbox
 from runtime.spec import SandboxSpec
 
+#: What a builder writes to between its fork and its end (`runtime.scouts`).
+WRITTEN: Final = Pages()
 #: The request that a shim is born with has this number.
 FIRST_REQUEST: Final = 0
 
 
-def run_builder(spec: SandboxSpec, channel: Channel) -> NoReturn:
-    """Make the sandbox, tell the shim, wait until it has entered, exit. Fds come with success, and only then."""
+def run_builder(doc: Mapping[str, Any], channel: Channel) -> NoReturn:
+    """Make the sandbox of this SandboxSpec (as JSON), tell the shim, wait until it has entered, exit.
+
+    Fds come with success, and only then.
+    """
     try:
+        WRITTEN.copy()
         prctl.set_pdeathsig(signal.SIGKILL)
-        _build(spec, channel)
+        build(doc, channel)
         channel.recv_payload()  # end of file: the shim has what it needs
     except BaseException as error:  # noqa: BLE001 - this process must not return into the shim
         channel.send_payload(encode({"re": FIRST_REQUEST, "error": to_doc(error)}))
@@ -41,7 +49,9 @@ def run_builder(spec: SandboxSpec, channel: Channel) -> NoReturn:
         os._exit(0)
 
 
-def _build(spec: SandboxSpec, channel: Channel) -> None:
+def build(doc: Mapping[str, Any], channel: Channel) -> None:
+    """Make it, and answer on the channel; when this raises, nothing is left."""
+    spec = SandboxSpec.from_json(doc)
     shim = Process.of(os.getppid())
     sandbox = Sandbox(spec)
     sandbox.record(shim, Process.current())

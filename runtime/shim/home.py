@@ -19,7 +19,7 @@ from runtime.status import Status
 class Home:
     """The sandbox's spec, the loop, and the PID namespaces that children can be born in."""
 
-    __slots__ = ("_doc", "_own_pidns", "init", "layout", "loop", "pid", "state_dir", "userns", "watched")
+    __slots__ = ("_own_pidns", "doc", "init", "layout", "loop", "pid", "state_dir", "userns", "watched")
 
     def __init__(self, loop: Loop) -> None:
         """Made in the zygote, where everything that all pods have alike can be made."""
@@ -31,7 +31,7 @@ class Home:
 
     def settle(self, doc: dict[str, Any]) -> None:
         """Become the home of the pod whose SandboxSpec this is, as JSON."""
-        self._doc = doc
+        self.doc = doc
         self.state_dir: str = doc["state_dir"]
         self.pid: str = doc["pid"]
         self.userns: Maps | None = doc["userns"]
@@ -39,7 +39,7 @@ class Home:
     @property
     def spec(self) -> SandboxSpec:
         """Made for those who ask, which is rare: most of a shim's life needs no more than the fields above."""
-        return SandboxSpec.from_json(self._doc)
+        return SandboxSpec.from_json(self.doc)
 
     def bear(
         self, birth: Birth, body: Callable[[Status], None], flags: int, cgroup: int, target: Fd | None = None

@@ -188,7 +188,7 @@ def fork_builder(home: Home, ours: Channel, theirs: Channel) -> int:
     pid = os.fork()
     if not pid:
         ours.close()
-        run_builder(home.spec, theirs)
+        run_builder(home.doc, theirs)
     return pid
 
 
