@@ -18,6 +18,7 @@ from nodeagent.ctl.targets import find_container
 from nodeagent.ctl.world import look
 from nodeagent.logs.follow import follow
 from nodeagent.logs.lines import Line
+from nodeagent.logs.opening import open_log
 from nodeagent.logs.past import read_log
 
 
@@ -65,7 +66,7 @@ async def _read(
             show(line)
             out.flush()
         return
-    with path.open("rb") as newest:
+    with open_log(path) as newest:
         for line in read_log(path, newest, session.note, tail, since):
             show(line)
     out.flush()

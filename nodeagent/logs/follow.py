@@ -12,6 +12,7 @@ from typing import BinaryIO
 from asyncinotify import Inotify, Mask
 
 from nodeagent.logs.lines import Line, nanoseconds
+from nodeagent.logs.opening import open_log
 from nodeagent.logs.past import Tell, read_log, read_missed
 from nodeagent.logs.reader import read_lines
 
@@ -52,7 +53,7 @@ class _Followed:
     """A log's file that is read, and when the last line of it was written."""
 
     def __init__(self, path: Path, tell: Tell) -> None:
-        self.file: BinaryIO = path.open("rb")
+        self.file: BinaryIO = open_log(path)
         self._path = path
         self._tell = tell
         self._started = time.time_ns()
@@ -66,7 +67,7 @@ class _Followed:
     def successor(self) -> BinaryIO | None:
         """The file that has taken this one's name, once the runtime writes there."""
         try:
-            fresh = self._path.open("rb")
+            fresh = open_log(self._path)
         except FileNotFoundError:
             return None
         if os.path.sameopenfile(fresh.fileno(), self.file.fileno()):

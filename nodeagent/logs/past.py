@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from nodeagent.logs.lines import Line, nanoseconds, parse_line
+from nodeagent.logs.opening import open_log
 from nodeagent.logs.reader import BLOCK, LINE_LIMIT, read_lines, seek_to_tail
 from nodeagent.logs.rotation import rotated
 
@@ -81,7 +82,10 @@ def _is(path: Path, status: os.stat_result) -> bool:
 def _open(path: Path) -> BinaryIO | None:
     """None for one that was removed meanwhile; one that was compressed meanwhile has another name."""
     with contextlib.suppress(FileNotFoundError):
-        return cast(BinaryIO, gzip.open(path)) if path.suffix == GZIP else path.open("rb")
+        if path.suffix != GZIP:
+            return open_log(path)
+        with open_log(path) as file:
+            return cast(BinaryIO, gzip.open(f"/proc/self/fd/{file.fileno()}"))
     return None if path.suffix == GZIP else _open(path.with_name(path.name + GZIP))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cri.client import CriClient, CriError
 from cri.proto import api_pb2
+from nodeagent.logs.opening import open_log
 from nodeagent.translate import marks
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,10 @@ class LogRotation:
         for id in running:
             path = await self._path(id)
             if path is not None and _size(path) > self._limit:
-                await self._rotate(id, path)
+                try:
+                    await self._rotate(id, path)
+                except OSError as error:  # what one pod has done to its logs is not the others' loss
+                    log.warning("logs: %s is not rotated: %s", path, error)
 
     async def _path(self, id: str) -> Path | None:
         if id not in self._paths:
@@ -100,16 +104,21 @@ def tidy(path: Path, keep: int) -> None:
     for each in rotated[: max(len(rotated) - keep, 0)]:
         each.unlink(missing_ok=True)
     for each in rotated[max(len(rotated) - keep, 0) :]:
-        if each.suffix != ".gz":
+        if each.is_symlink() or not each.is_file():
+            each.unlink()  # nobody here has made that
+        elif each.suffix != ".gz":
             _compress(each)
 
 
 def _compress(path: Path) -> None:
     whole = path.with_name(path.name + ".gz")
     temporary = path.with_name(path.name + _TEMPORARY)
-    with path.open("rb") as source, gzip.open(temporary, "wb", compresslevel=6) as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-    os.chmod(temporary, path.stat().st_mode & 0o777)
+    with open_log(path) as source:
+        mode = os.fstat(source.fileno()).st_mode & 0o777
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(fd, "wb") as file, gzip.open(file, "wb", compresslevel=6) as target:
+            os.fchmod(fd, mode)
+            shutil.copyfileobj(source, target, 1 << 20)
     temporary.rename(whole)
     path.unlink()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,7 @@ import pytest
 from cri.client import CriClient, CriError
 from cri.proto import api_pb2
 from nodeagent.logs.lines import Line, parse_line
+from nodeagent.logs.opening import open_log
 from nodeagent.logs.rotation import LogRotation, rotated, tidy
 from nodeagent.translate import marks
 from tests.support.fake_cri import FakeCri
@@ -78,3 +80,42 @@ def test_what_a_crash_left_of_a_compression_is_removed(tmp_path: Path) -> None:
     (tmp_path / "0.log.1").write_text("whole")
     tidy(log, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["0.log.1.gz"]
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """The log of a pod that has the node's directory of logs as a volume, beside a file of the host's."""
+    (tmp_path / "secret").write_text("t stdout F of the host\n")
+    (tmp_path / "pods/pod/container").mkdir(parents=True)
+    return tmp_path / "pods/pod/container/0.log"
+
+
+def test_a_link_among_rotated_logs_is_not_compressed(hostile: Path) -> None:
+    hostile.with_name("0.log.1").symlink_to(hostile.parents[3] / "secret")
+    os.mkfifo(hostile.with_name("0.log.2"))
+    hostile.with_name("0.log.3").write_text("own")
+    tidy(hostile, 5)
+    assert [path.name for path in hostile.parent.iterdir()] == ["0.log.3.gz"]
+    assert (hostile.parents[3] / "secret").read_text() == "t stdout F of the host\n"
+
+
+def test_a_log_is_no_link_and_nothing_that_makes_wait(hostile: Path) -> None:
+    hostile.write_text("t stdout F own\n")
+    with open_log(hostile) as file:
+        assert file.read() == b"t stdout F own\n"
+    hostile.unlink()
+    hostile.symlink_to(hostile.parents[3] / "secret")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        open_log(hostile)
+    hostile.unlink()
+    os.mkfifo(hostile)
+    with pytest.raises(OSError, match="no regular file"):
+        open_log(hostile)
+    (hostile.parents[3] / "0.log").write_text("t stdout F of the host\n")
+    hostile.parents[1].rename(hostile.parents[2] / "moved")
+    (hostile.parents[2] / "pod").mkdir()
+    (hostile.parents[2] / "pod/container").symlink_to(hostile.parents[3])
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        open_log(hostile)
+    with pytest.raises(FileNotFoundError):
+        open_log(hostile.parents[2] / "moved/container/1.log")
