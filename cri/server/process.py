@@ -10,6 +10,7 @@ from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TERM = "xterm"
 ARGUMENT_LIMIT = 1 << 20
 """Bytes of arguments and environment together; the kernel's own limit (execve(2)) depends on the stack limit."""
 
@@ -46,7 +47,7 @@ def environment(config: api.ContainerConfig, image: Mapping[str, Any], hostname:
     if not merged.get("HOME"):
         merged["HOME"] = home
     if config.tty:
-        merged.setdefault("TERM", "xterm")
+        merged.setdefault("TERM", TERM)
     return [f"{name}={value}" for name, value in merged.items()]
 
 

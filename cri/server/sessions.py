@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from cri.server.daemon import pod_of
 from cri.server.pods import Container, Sandbox
+from cri.server.process import TERM
 from cri.server.store import Store
 from cri.server.streaming.runtime import Session, StreamingError, Streams
 from runtime.client import ContainerError, Exec
@@ -27,7 +28,8 @@ class PodSessions:
 
     async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> Session:
         container = self._running(container_id)
-        spec = ExecSpec(id=secrets.token_hex(16), args=list(command), tty=streams.tty)
+        environment = _with_term(container) if streams.tty else None
+        spec = ExecSpec(id=secrets.token_hex(16), args=list(command), env=environment, tty=streams.tty)
         try:
             if streams.tty:
                 return await _with_terminal(container, spec, streams)
@@ -86,6 +88,13 @@ async def _socket(sandbox: Sandbox, family: int) -> socket.socket:
             raise StreamingError(f"port-forward to pod {sandbox.name}: {error}") from error
     connection.setblocking(False)
     return connection
+
+
+def _with_term(container: Container) -> list[str]:
+    """The container's environment and a TERM, which what runs on a terminal looks for; the peers add the same."""
+    environment: list[str] = container.spec.oci["process"]["env"]
+    known = any(line.startswith("TERM=") for line in environment)
+    return environment if known else [*environment, f"TERM={TERM}"]
 
 
 async def _with_terminal(container: Container, spec: ExecSpec, streams: Streams) -> Session:

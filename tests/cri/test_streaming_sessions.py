@@ -68,13 +68,16 @@ async def test_terminal(crid: Crid, busybox: str) -> None:
         yield 31, 97
         await asyncio.sleep(60)
 
-    container = await container_of(crid, busybox)
-    command = ["sh", "-c", "sleep 0.3; stty size; test -t 0 && tty"]
+    container = await container_of(crid, busybox, envs=[{"key": "OWN", "value": b"1"}])
+    command = ["sh", "-c", "sleep 0.3; stty size; test -t 0 && tty; echo $TERM $OWN $FROM"]
     url = (await crid.cri.Exec(container_id=container, cmd=command, stdin=True, stdout=True, tty=True)).url
     code, out, _ = await join(url, b"", sizes())
     assert code == 0
     assert out.split()[:2] == [b"31", b"97"]
     assert b"/dev/pts/" in out or b"/dev/console" in out
+    assert b"xterm 1 image" in out, "vi and top look for TERM"
+    url = (await crid.cri.Exec(container_id=container, cmd=["env"], stdout=True)).url
+    assert b"TERM=" not in (await join(url, b""))[1]
 
 
 async def test_what_cannot_be_executed(crid: Crid, busybox: str) -> None:
