@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cri.proto import api_pb2 as api
@@ -43,9 +43,9 @@ async def checkpoint_pod(daemon: Daemon, request: api.CheckpointPodRequest) -> a
     return api.CheckpointPodResponse()
 
 
-def refuse_options(options: object) -> None:
+def refuse_options(options: Iterable[str]) -> None:
     """The interface wants unknown options refused, and no option is known."""
-    if names := sorted(options):  # type: ignore[call-overload]
+    if names := sorted(options):
         raise InvalidRequest(f"options: {names[0][:100]!r} is unknown; this runtime has no options here")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
+from typing import cast
 
 from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
@@ -49,10 +49,10 @@ _BY_VALUE = {
     value: _interface_number(name) for name, value in api.Signal.items() if value != api.SIGNAL_RUNTIME_DEFAULT
 }
 #: Several names share a number (SIGIOT, SIGABRT): the first one is what a status reports.
-_BY_NUMBER: dict[int, Any] = {}
+_BY_NUMBER: dict[int, api.Signal] = {}
 for _value in api.Signal.values():
     if _value in _BY_VALUE:
-        _BY_NUMBER.setdefault(_BY_VALUE[_value], _value)
+        _BY_NUMBER.setdefault(_BY_VALUE[_value], cast("api.Signal", _value))
 
 
 def stop_signal(asked: api.Signal, image: str) -> int:
@@ -66,4 +66,4 @@ def stop_signal(asked: api.Signal, image: str) -> int:
 
 def interface_signal(number: int) -> api.Signal:
     """A kernel signal number as the interface's Signal value; it has none for the two that glibc keeps for itself."""
-    return _BY_NUMBER.get(number, api.SIGNAL_RUNTIME_DEFAULT)  # type: ignore[no-any-return]
+    return _BY_NUMBER.get(number, api.SIGNAL_RUNTIME_DEFAULT)

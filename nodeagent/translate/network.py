@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from pathlib import Path
 
 from cri.proto import api_pb2
@@ -75,5 +76,5 @@ def node_dns() -> api_pb2.DNSConfig:
     return made
 
 
-def _add(existing: object, more: list[str]) -> None:
-    existing.extend(each for each in more if each not in existing)  # type: ignore[attr-defined,operator]
+def _add(existing: MutableSequence[str], more: list[str]) -> None:
+    existing.extend(each for each in more if each not in existing)
