@@ -110,6 +110,10 @@ _ERRNO_CODES = {
     errno.ENOENT: Code.NOT_FOUND,
     errno.EACCES: Code.PERMISSION_DENIED,
     errno.EPERM: Code.PERMISSION_DENIED,
+    # A path that is something else than its user took it for: a mount of a file on a directory, a cwd that is a file.
+    errno.ENOTDIR: Code.FAILED_PRECONDITION,
+    errno.EISDIR: Code.FAILED_PRECONDITION,
+    errno.ELOOP: Code.FAILED_PRECONDITION,
     errno.ERANGE: Code.INVALID_ARGUMENT,  # a number that the kernel cannot take, a CPU that there is not
     errno.ENOSPC: Code.RESOURCE_EXHAUSTED,
     errno.EDQUOT: Code.RESOURCE_EXHAUSTED,

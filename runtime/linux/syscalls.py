@@ -60,12 +60,14 @@ def _check(result: int, function: Any, arguments: tuple[Any, ...]) -> int:
         return result
     number = ctypes.get_errno()
     error = OSError(number, os.strerror(number))
-    shown = arguments[1:] if function.numbered else arguments
-    error.add_note(f"{function.call_name}({', '.join(_show(argument) for argument in shown)})")
+    shown = [_show(*each) for each in zip(arguments, function.argtypes, strict=True)]
+    error.add_note(f"{function.call_name}({', '.join(shown[1:] if function.numbered else shown)})")
     raise error
 
 
-def _show(argument: Any) -> str:
+def _show(argument: Any, kind: Any) -> str:
+    if kind is c_void_p and argument:
+        return "..."  # the address tells nobody anything
     return os.fsdecode(argument) if isinstance(argument, bytes) else str(argument)
 
 

@@ -102,6 +102,20 @@ async def test_a_limit_that_the_start_cannot_make_ends_the_container(
     assert "linux.resources" in status.message
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"working_dir": "/etc/passwd"}, r"Not a directory; openat2\(\d+, etc/passwd, ..., 24\)"),
+        (mount(container_path="/etc", host_path="/etc/passwd"), "bind /etc/passwd on /etc"),
+    ],
+)
+async def test_a_path_that_is_something_else(crid: Crid, busybox: str, fields: dict[str, Any], words: str) -> None:
+    id = await crid.create(await crid.run_pod(), busybox, ["true"], **fields)
+    with pytest.raises(CriError, match=words) as caught:
+        await crid.cri.StartContainer(container_id=id)
+    assert caught.value.code == "FAILED_PRECONDITION"
+
+
 async def test_a_stop_signal_that_the_interface_cannot_name(crid: Crid, registry: Registry) -> None:
     pushed = push_image(registry, "stops-by-32:1", [busybox_rootfs()], {"Cmd": ["true"], "StopSignal": "32"})
     await crid.cri.PullImage(image={"image": pushed.ref})
