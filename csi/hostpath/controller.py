@@ -17,6 +17,8 @@ TOKEN = "after:"
 
 
 class Controller:
+    """Answers to the calls of a provisioner."""
+
     def __init__(self, store: Store, locks: Locks, topology: csi_pb2.Topology) -> None:
         self._store = store
         self._locks = locks

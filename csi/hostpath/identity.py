@@ -13,6 +13,8 @@ from csi.proto import csi_pb2
 
 
 class Identity:
+    """Answers to who asks what this is; `name` is the driver's."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 

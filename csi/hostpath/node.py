@@ -40,6 +40,8 @@ FAILPOINTS = (
 
 
 class Node:
+    """Answers to the agent of this node, which is `node_id` to the cluster."""
+
     def __init__(self, store: Store, locks: Locks, node_id: str, topology: csi_pb2.Topology) -> None:
         self._store = store
         self._locks = locks

@@ -16,6 +16,8 @@ VERSIONS = ("1.0.0",)
 
 
 class Registration:
+    """Answers to the agent; `endpoint` is the socket of the driver itself."""
+
     def __init__(self, name: str, endpoint: Path) -> None:
         self._name = name
         self._endpoint = endpoint

@@ -41,6 +41,8 @@ class Source(Protocol):
 
 
 class StatusApi:
+    """Serves `source` on the socket `path`, mode 0600."""
+
     def __init__(self, source: Source, path: Path) -> None:
         self._source = source
         self._path = path

@@ -39,6 +39,8 @@ class FileProblem:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
+    """What the files say together; a pod of a broken file is there in its last good version."""
+
     pods: dict[Key, Pod] = field(default_factory=dict)
     storage: list[dict[str, Any]] = field(default_factory=list)
     problems: list[FileProblem] = field(default_factory=list)

@@ -31,6 +31,8 @@ class ManifestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
+    """A document as JSON would have it, and where its fields stand in the text."""
+
     value: dict[str, Any]
     lines: dict[Path, int] = field(default_factory=dict, repr=False)
 

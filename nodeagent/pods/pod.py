@@ -23,6 +23,8 @@ DEFAULT_GRACE = 30
 
 
 class Key(NamedTuple):
+    """What a pod is called; unlike its uid it stays when the manifest changes."""
+
     namespace: str
     name: str
 

@@ -28,11 +28,15 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
+    """One of these strings."""
+
     values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
+    """A list, at most LONGEST_LIST long."""
+
     item: Shape
 
 
@@ -50,11 +54,15 @@ class Inert:
 
 @dataclass(frozen=True, slots=True)
 class Later:
+    """Accepted with a warning: the pod runs without it."""
+
     reason: str = "is not acted upon by this agent"
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
+    """An error: a pod that asks for it would not be what it says."""
+
     reason: str = "is not supported by this agent"
 
 

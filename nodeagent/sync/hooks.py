@@ -16,7 +16,7 @@ SHOWN = 400
 
 
 class HookFailed(Exception):
-    pass
+    """The hook could not be run, or said that it failed; the message says how."""
 
 
 async def run_hook(cri: CriClient, container_id: str, handler: Mapping[str, Any], timeout: float) -> None:

@@ -49,6 +49,8 @@ class Entry:
 
 
 class Journal:
+    """The last events of all pods, at most CAPACITY; each change wakes those who wait for news."""
+
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque(maxlen=CAPACITY)
         self._number = 0

@@ -23,6 +23,8 @@ DEFAULT_GRACE = 30
 
 
 class State(Enum):
+    """Of a container, as the CRI has it."""
+
     CREATED = api_pb2.CONTAINER_CREATED
     RUNNING = api_pb2.CONTAINER_RUNNING
     EXITED = api_pb2.CONTAINER_EXITED
@@ -31,6 +33,8 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
+    """One sandbox of a pod; `created_at` in ns since the epoch."""
+
     id: str
     key: Key
     uid: str

@@ -50,6 +50,8 @@ class Over:
 
 @dataclass(slots=True)
 class Plan:
+    """What to do now, and when to look again; nothing in it is done yet."""
+
     over: Over | None = None
     sandbox: Sandbox | None = None
     """The one to work in."""

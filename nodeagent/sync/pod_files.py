@@ -27,6 +27,8 @@ EVICTED = "evicted"
 
 
 class PodFiles:
+    """Made before a pod's first sandbox, removed after its last; in the ledger meanwhile."""
+
     def __init__(self, node: Node, ledger: Ledger) -> None:
         self._node = node
         self._ledger = ledger

@@ -24,6 +24,8 @@ PATIENCE = 10.0
 
 
 class Teardown:
+    """One task for each pod that is gone; it ends when nothing of the pod is left."""
+
     def __init__(self, volumes: VolumeManager, files: PodFiles, journal: Journal) -> None:
         self._volumes = volumes
         self._files = files

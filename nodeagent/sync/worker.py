@@ -33,6 +33,8 @@ EVICTION_GRACE = 1
 
 
 class PodWorker:
+    """What `key` names, whatever manifests and lives it has; run() until it is released."""
+
     def __init__(self, key: Key, tools: Tools) -> None:
         self.key = key
         self.document: dict[str, Any] = _unknown(key)

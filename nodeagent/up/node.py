@@ -22,6 +22,8 @@ class Trouble(Exception):
 
 
 class RunningNode:
+    """The daemons of one node, each started and awaited with a line to the operator."""
+
     def __init__(self, places: Places, supervisor: Supervisor, show: Show) -> None:
         self.places = places
         self.supervisor = supervisor

@@ -43,6 +43,8 @@ class EmptyDir:
 
 @dataclass(frozen=True, slots=True)
 class HostPath:
+    """`type` is v1.HostPathType, empty for no check."""
+
     name: str
     path: str
     type: str = ""

@@ -37,6 +37,8 @@ class Descriptor:
 
 
 class Readable(Descriptor):
+    """The end to read from: a pipe, a terminal's master, a socket."""
+
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
         self._waits_since: float | None = None
@@ -72,6 +74,8 @@ class Readable(Descriptor):
 
 
 class Writable(Descriptor):
+    """The end to write to."""
+
     async def write(self, data: bytes) -> None:
         """Writes all of it. Raises BrokenPipeError (or EIO of a terminal) when nobody reads any more."""
         view = memoryview(data)

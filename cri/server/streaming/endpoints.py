@@ -11,11 +11,15 @@ log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
+    """What the client sends on one of its streams."""
+
     async def read(self) -> bytes:
         """The next bytes, b"" at the client's half-close or when it has left."""
 
 
 class Sink(Protocol):
+    """What the client is sent on one of its streams."""
+
     async def write(self, payload: bytes) -> None:
         """Returns when the client has room for more. Raises ConnectionError."""
 
@@ -24,6 +28,8 @@ class Sink(Protocol):
 
 
 class Duplex(Source, Sink, Protocol):
+    """A stream in both directions."""
+
     def discard(self) -> None:
         """Drops what the client still sends, so that it does not hold up its other streams."""
 

@@ -46,6 +46,8 @@ class Streams:
 
 
 class StreamingRuntime(Protocol):
+    """Whoever has the containers."""
+
     async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> Session:
         """Starts the command; it runs when this returns. Raises StreamingError."""
 

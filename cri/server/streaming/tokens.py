@@ -22,6 +22,8 @@ class TooManyTokens(Exception):
 
 
 class Tokens(Generic[T]):
+    """Requests that wait for their clients, by token; each is given out once. `lifetime` in seconds of `clock`."""
+
     def __init__(
         self,
         lifetime: float = LIFETIME,

@@ -37,6 +37,8 @@ FRAME_HEADER = struct.Struct("!II")
 
 @dataclass(frozen=True, slots=True)
 class SynStream:
+    """The client opens a stream; `fin`: it will send nothing on it."""
+
     stream_id: int
     headers: dict[str, str]
     fin: bool
@@ -44,6 +46,8 @@ class SynStream:
 
 @dataclass(frozen=True, slots=True)
 class SynReply:
+    """The answer to a SynStream."""
+
     stream_id: int
     headers: dict[str, str]
     fin: bool
@@ -51,6 +55,8 @@ class SynReply:
 
 @dataclass(frozen=True, slots=True)
 class Headers:
+    """More headers of a stream that is open."""
+
     stream_id: int
     headers: dict[str, str]
     fin: bool
@@ -58,6 +64,8 @@ class Headers:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
+    """A stream is given up, in both directions; `status` is one of RST_*."""
+
     stream_id: int
     status: int
 
@@ -71,11 +79,15 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
+    """Comes back as it is; the client's ids are odd."""
+
     ping_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class GoAway:
+    """No more streams; `status` is one of GOAWAY_*."""
+
     last_stream_id: int
     status: int
 
