@@ -174,7 +174,7 @@ def _message(line: str) -> str:
     """`msg` of a JSON record of the log; what is no such record stands for itself, without control characters."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if isinstance(record, dict):
         if record.get("level") in ("debug", "info"):

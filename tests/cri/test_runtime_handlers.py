@@ -33,6 +33,7 @@ RUNTIMES = ["runc", "crun", "runc-new"]
 LIARS = {
     "hangs": "exec sleep 1000",
     "babbles": 'echo "no JSON \\001 at all" > "$4"; exit 3',
+    "nests": 'head -c 8000 /dev/zero | tr "\\0" "[" > "$4"; exit 3',
     "lies": "exit 0",
     "dies": "kill -9 $$",
 }
@@ -272,6 +273,7 @@ async def test_restart_of_crid_and_loss_of_the_shim(crid: Crid, busybox: str, ru
     ("name", "words"),
     [
         ("babbles", "babbles create ended with exit status 3: no JSON   at all"),
+        ("nests", "nests create ended with exit status 3: [[[["),
         ("lies", "lies create reported success, but"),
         ("dies", "dies create was killed by signal 9; it has logged nothing"),
     ],
