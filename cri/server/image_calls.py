@@ -77,9 +77,8 @@ async def remove_image(daemon: Daemon, request: api.RemoveImageRequest) -> api.R
 async def image_fs_info(daemon: Daemon, request: api.ImageFsInfoRequest) -> api.ImageFsInfoResponse:
     """What images take, and what containers have written, both on the file system of crid's root."""
     images = daemon.images.usage()
-    layers = [await daemon.layers.of(container.snapshots[0]) for container in daemon.store.containers]
-    written = sum(layer.used_bytes.value for layer in layers if layer is not None)
-    inodes = sum(layer.inodes_used.value for layer in layers if layer is not None)
+    layers = {container.snapshots[0]: container.finished_at for container in daemon.store.containers}
+    written, inodes = await daemon.layers.total(layers)
     return api.ImageFsInfoResponse(
         image_filesystems=[filesystem_usage(images.path, images.bytes, images.inodes)],
         container_filesystems=[filesystem_usage(images.path, written, inodes)],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cri.proto import api_pb2 as api
@@ -19,6 +20,8 @@ log = logging.getLogger("crid")
 MAX_AGE = 30.0
 """Seconds after which a measurement is renewed."""
 CONCURRENT = 2
+PATIENCE = 2.0
+"""Seconds that a sum waits for those that were never measured: after a start these may be many."""
 
 
 @dataclass(slots=True)
@@ -36,15 +39,29 @@ class LayerUsage:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(CONCURRENT)
 
-    async def of(self, key: str) -> api.FilesystemUsage | None:
-        """The usage, at most a little older than MAX_AGE; None when it cannot be measured."""
+    async def of(self, key: str, ended: int = 0) -> api.FilesystemUsage | None:
+        """The usage, at most a little older than MAX_AGE; None when it cannot be measured.
+
+        `ended` is when its container has ended, in ns since the epoch: from then on nothing changes any more.
+        """
         known = self._known.get(key)
         if known is None:
             await asyncio.shield(self._measure(key))
             known = self._known.get(key)
-        elif time.monotonic() - known.at > MAX_AGE:
+        elif time.monotonic() - known.at > MAX_AGE and not _is_final(known, ended):
             self._measure(key)
         return known.usage if known else None
+
+    async def total(self, snapshots: Mapping[str, int]) -> tuple[int, int]:
+        """Bytes and inodes of many, without those that PATIENCE is too short for; the values are of()'s `ended`."""
+        asked = [asyncio.ensure_future(self.of(key, ended)) for key, ended in snapshots.items()]
+        if not asked:
+            return 0, 0
+        done, late = await asyncio.wait(asked, timeout=PATIENCE)
+        for task in late:
+            task.cancel()  # its measurement goes on
+        found = [usage for task in done if (usage := task.result()) is not None]
+        return sum(usage.used_bytes.value for usage in found), sum(usage.inodes_used.value for usage in found)
 
     def _measure(self, key: str) -> asyncio.Task[None]:
         task = self._under_way.get(key)
@@ -60,10 +77,17 @@ class LayerUsage:
             except (ImageError, OSError) as error:
                 log.warning("the size of snapshot %s cannot be measured: %s", key, error)
                 return
-        self._known[key] = _Measured(filesystem_usage(usage.path, usage.bytes, usage.inodes), time.monotonic())
+        if key in self._under_way:  # else it was forgotten meanwhile
+            self._known[key] = _Measured(filesystem_usage(usage.path, usage.bytes, usage.inodes), time.monotonic())
 
     def forget(self, key: str) -> None:
         self._known.pop(key, None)
+        self._under_way.pop(key, None)
+
+
+def _is_final(known: _Measured, ended: int) -> bool:
+    # The walk may have begun before the end: one that came much later has not.
+    return 0 < ended < known.usage.timestamp - int(MAX_AGE * 1e9)
 
 
 def filesystem_usage(path: str, used: int, inodes: int) -> api.FilesystemUsage:
