@@ -28,7 +28,7 @@ def check_attachment(call: Call, site: Site, conf: BridgeConf, result: Result) -
     if conf.vlans:
         _check_vlans(site, conf.vlans, bridge, port)
     _check_addresses(pod, call, result, inside)
-    _check_routes(pod, call, result)
+    _check_routes(pod, result)
 
 
 def _host_link(site: Site, name: str, kind: str) -> Link:
@@ -92,7 +92,7 @@ def _check_addresses(pod: Netlink, call: Call, result: Result, link: Link) -> No
         raise CniError(f"bridge: the pod's {link.name} has lost {', '.join(missing)}")
 
 
-def _check_routes(pod: Netlink, call: Call, result: Result) -> None:
+def _check_routes(pod: Netlink, result: Result) -> None:
     for version in {route.dst.version for route in result.routes}:
         present = list_routes(pod, version)
         for route in result.routes:

@@ -80,7 +80,7 @@ async def _make(daemon: Daemon, sandbox: Sandbox, request: api.CreateContainerRe
         daemon.store.add_container(container)
     except BaseException as error:
         error.add_note(f"while creating container {request.config.metadata.name[:80]} of pod {sandbox.name}")
-        await _take_back(daemon, sandbox, id, snapshots, error)
+        await _take_back(daemon, id, snapshots, error)
         if container is not None:
             await daemon.nri.undo_create(container)
         raise
@@ -109,7 +109,7 @@ def _container(
     )
 
 
-async def _take_back(daemon: Daemon, sandbox: Sandbox, id: str, snapshots: list[str], reason: BaseException) -> None:
+async def _take_back(daemon: Daemon, id: str, snapshots: list[str], reason: BaseException) -> None:
     """What cannot be undone now keeps its ledger entry, for the next start."""
     try:
         for key in snapshots:

@@ -21,6 +21,7 @@ GNU_LONGNAME, GNU_LONGLINK, GNU_SPARSE, GNU_VOLUME = b"L", b"K", b"S", b"V"
 PAX, PAX_GLOBAL = b"x", b"g"
 
 MAX_ID = (1 << 32) - 2  # (uid_t) -1 means "leave as it is" to chown(2)
+MAX_SIZE = 1 << 62
 MAX_SECONDS = 1 << 40
 MAX_DEVICE = (1 << 20) - 1
 
@@ -57,7 +58,7 @@ class Entry:
         self.mode = number(mode) & 0o7777
         self.uid = checked(number(uid), MAX_ID, "owner")
         self.gid = checked(number(gid), MAX_ID, "group")
-        self.size = checked(number(size), 1 << 62, "size")
+        self.size = checked(number(size), MAX_SIZE, "size")
         self.mtime_ns = checked(number(mtime), MAX_SECONDS, "time", -MAX_SECONDS) * 1_000_000_000
         self.linkname: bytes = link.partition(b"\0")[0]
         self.devmajor = self.devminor = 0

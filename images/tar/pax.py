@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from images.errors import MalformedImage
-from images.tar.header import MAX_ID, MAX_SECONDS, Entry, checked
+from images.tar.header import MAX_ID, MAX_SECONDS, MAX_SIZE, Entry, checked
 
 XATTR = b"SCHILY.xattr."
 LENGTH_DIGITS = 12
@@ -42,21 +42,22 @@ def _record(data: bytes, at: int) -> tuple[bytes, bytes, int]:
 def apply(records: Records, entry: Entry) -> None:
     """Overrule what the header block says; raises MalformedImage."""
     for key, value in records.items():
-        if key == b"path":
-            entry.name = _name(value)
-        elif key == b"linkpath":
-            entry.linkname = _name(value)
-        elif key == b"size":
-            entry.size = checked(_decimal(value), 1 << 62, "size")
-        elif key == b"mtime":
-            entry.mtime_ns = _nanoseconds(value)
-        elif key == b"uid":
-            entry.uid = checked(_decimal(value), MAX_ID, "owner")
-        elif key == b"gid":
-            entry.gid = checked(_decimal(value), MAX_ID, "group")
-        elif key.startswith(XATTR):
-            entry.xattrs = entry.xattrs or {}
-            entry.xattrs[key[len(XATTR) :].decode("utf-8", "surrogateescape")] = value
+        match key:
+            case b"path":
+                entry.name = _name(value)
+            case b"linkpath":
+                entry.linkname = _name(value)
+            case b"size":
+                entry.size = checked(_decimal(value), MAX_SIZE, "size")
+            case b"mtime":
+                entry.mtime_ns = _nanoseconds(value)
+            case b"uid":
+                entry.uid = checked(_decimal(value), MAX_ID, "owner")
+            case b"gid":
+                entry.gid = checked(_decimal(value), MAX_ID, "group")
+            case _ if key.startswith(XATTR):
+                entry.xattrs = entry.xattrs or {}
+                entry.xattrs[key[len(XATTR) :].decode("utf-8", "surrogateescape")] = value
 
 
 def _name(value: bytes) -> bytes:

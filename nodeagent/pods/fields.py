@@ -24,7 +24,6 @@ from nodeagent.pods.shape import (
 
 INERT = Inert()
 _ALONE = "needs an API server, which this agent does not talk to"
-_NO_SERVER = Refused(_ALONE)
 _NO_FILES = Refused(f"{_ALONE}; put the files into a directory of the node and use hostPath")
 _NO_VALUE = Refused(f"{_ALONE}; write the value into the variable's value")
 

@@ -88,12 +88,12 @@ class PodImages:
             try:
                 present = await self._images.present(image)
             except ImageFailed as error:
-                return self._failed(name, image, error)
+                return self._failed(name, error)
             if present is not None:
                 return present
             if policy == "Never":
                 message = f'image "{image}" is not on this node and imagePullPolicy is Never'
-                return self._failed(name, image, ImageFailed("ErrImageNeverPull", message))
+                return self._failed(name, ImageFailed("ErrImageNeverPull", message))
         self._journal.tell(self._key, "Pulling", f'pulling image "{image}"')
         task = self._tasks[name] = asyncio.create_task(self._images.pull(image), name=f"pull {image}")
         task.add_done_callback(lambda _: self._wake())
@@ -110,12 +110,12 @@ class PodImages:
         try:
             pulled = task.result()
         except ImageFailed as error:
-            return self._failed(name, image, error)
+            return self._failed(name, error)
         self._backoffs.pop(name, None)
         self._journal.tell(self._key, "Pulled", f'image "{image}" is pulled as {pulled.id}')
         return pulled
 
-    def _failed(self, name: str, image: str, error: ImageFailed) -> Waiting:
+    def _failed(self, name: str, error: ImageFailed) -> Waiting:
         until = self._backoffs.setdefault(name, Backoff()).failed(time.time_ns())
         self._journal.warn(self._key, error.reason, error.message)
         reason = "ImagePullBackOff" if error.reason == "ErrImagePull" else error.reason

@@ -53,7 +53,7 @@ def write_archive(
     try:
         fd = os.open(partial, _NEW, 0o600)
         with os.fdopen(fd, "wb") as out, tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            _add_documents(archive, documents, place)
+            _write_documents(documents, place)
             for path, name in [*_files(place, ""), *_files(images, f"{IMAGES}/")]:
                 _add_file(archive, path, name)
                 if out.tell() > limit:
@@ -73,7 +73,7 @@ def write_archive(
     return size
 
 
-def _add_documents(archive: tarfile.TarFile, documents: Mapping[str, bytes], place: Path) -> None:
+def _write_documents(documents: Mapping[str, bytes], place: Path) -> None:
     for name, data in documents.items():
         path = place / name
         path.write_bytes(data)
