@@ -122,7 +122,7 @@ def _features(command: list[str]) -> dict[str, Any]:
     try:
         done = run_command(mortal, timeout=FEATURES_SECONDS, limit=FEATURES_LIMIT)
         answer = json.loads(done.stdout) if done.returncode == 0 else {}
-    except (CommandFailed, OSError, ValueError):
+    except (CommandFailed, OSError, ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 

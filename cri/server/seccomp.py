@@ -81,7 +81,7 @@ def _named(reference: str, use: Callable[[dict[str, Any]], T]) -> T:
         raise NotFound(f"seccomp profile {reference} does not exist on this node; put it there first") from None
     except OSError as error:
         raise InvalidRequest(f"seccomp profile {reference} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"seccomp profile {reference}: not JSON: {error}") from error
     if not isinstance(profile, dict):
         raise InvalidRequest(f"seccomp profile {reference}: not a JSON object")

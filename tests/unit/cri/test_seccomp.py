@@ -205,7 +205,7 @@ def test_a_profile_that_cannot_be_enforced_is_refused(profiles: Profiles, profil
         profiles.filter_path(profile, frozenset())
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"', "[" * 100_000])
 async def test_a_localhost_file_that_is_no_profile(profiles: Profiles, tmp_path: Path, content: str) -> None:
     file = tmp_path / "profile.json"
     file.write_text(content)
