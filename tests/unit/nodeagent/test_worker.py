@@ -1,101 +1,16 @@
-"""The agent around a runtime in memory: what no real runtime does on demand."""
+"""One worker for each pod: its life, restarts, evictions and end, with a runtime in memory."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
 
-import pytest
-
-from cri.client import CriClient
 from cri.proto import api_pb2
-from nodeagent.agent import Agent
-from nodeagent.config import Config
-from nodeagent.node import Node
-from nodeagent.sync import backoff, eviction, runtime_events
-from nodeagent.sync.plan import decide
 from runtime.linux.ledger import read_ledger
-from tests.support.fake_cri import FakeCri
+from tests.support.agent_bench import Bench
 from tests.support.pods import container, manifest
 
 EXITED, RUNNING = api_pb2.CONTAINER_EXITED, api_pb2.CONTAINER_RUNNING
-
-
-class Bench:
-    """An agent on a fake runtime, with directories of its own; it can be killed and started again."""
-
-    def __init__(self, place: Path, short: Path) -> None:
-        self.cri = FakeCri()
-        self.config = Config(
-            root=place / "root",
-            state=short,
-            manifests=place / "manifests",
-            kubelet_root=place / "kubelet",
-            log_root=place / "logs",
-        )
-        for path in (self.config.root, self.config.manifests):
-            path.mkdir()
-        self.start()
-
-    def start(self) -> None:
-        node = Node("node-1", kubelet_root=self.config.kubelet_root, log_root=self.config.log_root)
-        self.agent = Agent(self.config, node, cast(CriClient, self.cri))
-        self.task = asyncio.create_task(self.agent.run())
-
-    async def stop(self) -> None:
-        self.task.cancel()
-        await asyncio.wait({self.task})
-
-    def put(self, document: dict[str, Any], file: str = "web.yaml") -> None:
-        (self.config.manifests / file).write_text(json.dumps(document))
-
-    def remove(self, file: str = "web.yaml") -> None:
-        (self.config.manifests / file).unlink()
-
-    def pod(self, name: str = "web") -> dict[str, Any]:
-        found = [each for each in self.agent.documents() if each["metadata"]["name"] == name]
-        return found[0] if found else {}
-
-    def status(self, name: str = "web") -> dict[str, Any]:
-        status: dict[str, Any] = self.pod(name).get("status", {})
-        return status
-
-    def state(self, of: str = "main", pod: str = "web") -> dict[str, Any]:
-        status = self.status(pod)
-        every = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
-        return next((each["state"] for each in every if each["name"] == of), {})
-
-    def running(self, name: str = "web") -> bool:
-        return self.status(name).get("phase") == "Running"
-
-    def waits_for(self, reason: str, of: str = "main") -> bool:
-        return bool(self.state(of).get("waiting", {}).get("reason") == reason)
-
-    def reasons(self) -> list[str]:
-        return [entry.reason for entry in self.agent.journal.since(0)]
-
-    async def until(self, right: Callable[[], Any], patience: float = 10) -> None:
-        try:
-            async with asyncio.timeout(patience):
-                while not right():
-                    assert not self.task.done(), self.task.exception()
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            told = [f"{entry.reason}: {entry.message}" for entry in self.agent.journal.since(0)]
-            raise AssertionError(json.dumps({"pods": list(self.agent.documents()), "told": told}, indent=1)) from None
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(backoff, "FIRST", 0.2)
-    monkeypatch.setattr(runtime_events, "SETTLE", 0.2)
-    monkeypatch.setattr(eviction, "EVERY", 0.1)
-    made = Bench(tmp_path, short_path)
-    yield made
-    await made.stop()
 
 
 async def test_a_pod_comes_runs_and_goes(bench: Bench) -> None:
@@ -260,132 +175,6 @@ async def test_usage_that_cannot_be_told_is_no_reason(bench: Bench) -> None:
     assert bench.running()
 
 
-async def test_an_unknown_image_is_reported_and_disturbs_nobody(bench: Bench) -> None:
-    bench.cri.fail["PullImage"] = [("NOT_FOUND", "registry.example/no: manifest unknown")] * 3
-    bench.put(manifest("web", container("good"), container("bad", image="registry.example/no:1")))
-    bench.put(manifest("other"), "other.yaml")
-    await bench.until(lambda: bench.waits_for("ImagePullBackOff", "bad") and "running" in bench.state("good"))
-    assert bench.state("bad")["waiting"]["message"] == (
-        'image "registry.example/no:1": registry.example/no: manifest unknown'
-    )
-    assert bench.status()["phase"] == "Pending"
-    await bench.until(lambda: bench.running("other"))
-
-
-async def test_a_pull_that_hangs_blocks_neither_the_other_containers_nor_the_pods_end(bench: Bench) -> None:
-    bench.cri.hang["PullImage"] = asyncio.Event()
-    bench.put(manifest("web", container("slow", image="far.example/big:1"), container("quick")))
-    await bench.until(lambda: "running" in bench.state("quick"))
-    assert bench.state("slow")["waiting"] == {
-        "reason": "ContainerCreating",
-        "message": 'pulling image "far.example/big:1"',
-    }
-    bench.remove()
-    await bench.until(lambda: not bench.cri.sandboxes)
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [({"imagePullPolicy": "Never", "image": "absent:1"}, "ErrImageNeverPull"), ({"image": "x:1"}, "ImagePullBackOff")],
-)
-async def test_images_that_cannot_be_had(bench: Bench, fields: dict[str, Any], reason: str) -> None:
-    bench.cri.fail["PullImage"] = [("UNAVAILABLE", "no route to host")]
-    bench.put(manifest("web", container(**fields)))
-    await bench.until(lambda: bench.waits_for(reason))
-
-
-async def test_an_image_name_that_is_none(bench: Bench) -> None:
-    bench.cri.fail["ImageStatus"] = [("INVALID_ARGUMENT", "invalid reference format")] * 3
-    bench.put(manifest("web", container(image="UPPER//x")))
-    await bench.until(lambda: bench.waits_for("InvalidImageName"))
-    assert "invalid reference format" in bench.state()["waiting"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("method", "reason"), [("CreateContainer", "CreateContainerError"), ("StartContainer", "RunContainerError")]
-)
-async def test_a_container_that_cannot_be_made_is_tried_again(bench: Bench, method: str, reason: str) -> None:
-    bench.cri.fail[method] = [("UNKNOWN", 'exec: "nope": executable file not found in $PATH')]
-    bench.put(manifest())
-    await bench.until(lambda: bench.waits_for(reason))
-    assert "executable file not found" in bench.state()["waiting"]["message"]
-    await bench.until(bench.running, 15)
-    assert len(bench.cri.named("main")) == 1, "one that never ran leaves nothing"
-
-
-async def test_a_sandbox_that_cannot_be_made_is_tried_again_and_says_why(bench: Bench) -> None:
-    bench.cri.fail["RunPodSandbox"] = [("UNKNOWN", "network plugin bridge: no addresses left in 10.0.0.0/30")]
-    bench.put(manifest())
-    await bench.until(lambda: bench.status().get("reason") == "FailedCreatePodSandBox")
-    assert "no addresses left" in bench.status()["message"]
-    await bench.until(bench.running)
-    assert {request.config.metadata.attempt for request in bench.cri.called("RunPodSandbox")} == {0}
-
-
-async def test_a_missing_host_path_holds_up_only_its_pod(bench: Bench, tmp_path: Path) -> None:
-    volume = {"name": "data", "hostPath": {"path": str(tmp_path / "absent"), "type": "Directory"}}
-    mount = {"name": "data", "mountPath": "/data"}
-    bench.put(manifest("web", container(volumeMounts=[mount]), volumes=[volume]))
-    bench.put(manifest("other"), "other.yaml")
-    await bench.until(lambda: bench.status().get("reason") == "FailedMount")
-    assert 'volume "data"' in bench.status()["message"]
-    await bench.until(lambda: bench.running("other"))
-    assert len(bench.cri.sandboxes) == 1
-    (tmp_path / "absent").mkdir()
-    await bench.until(bench.running)
-
-
-async def test_a_user_that_contradicts_the_manifest(bench: Bench) -> None:
-    bench.put(manifest("web", container(securityContext={"runAsNonRoot": True})))
-    await bench.until(lambda: bench.waits_for("CreateContainerConfigError"))
-    assert "the image runs as root: set runAsUser" in bench.state()["waiting"]["message"]
-    assert bench.cri.called("CreateContainer") == []
-
-
-async def test_a_broken_manifest_leaves_its_pod_running(bench: Bench) -> None:
-    bench.put(manifest())
-    await bench.until(bench.running)
-    bench.put({"kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": [{"name": "main"}]}})
-    await bench.until(lambda: list(bench.agent.problems()))
-    assert "web.yaml" in str(next(iter(bench.agent.problems())))
-    await asyncio.sleep(0.1)
-    assert bench.running()
-    assert bench.cri.called("StopPodSandbox") == []
-
-
-async def test_a_runtime_that_goes_away_and_comes_back(bench: Bench) -> None:
-    bench.put(manifest())
-    await bench.until(bench.running)
-    bench.cri.fail["ListPodSandbox"] = [("UNAVAILABLE", "connection refused")] * 3
-    bench.cri.drop_streams()
-    await bench.until(lambda: "connection refused" in bench.agent.health()["runtime"]["problem"])
-    assert not bench.agent.health()["healthy"]
-    await bench.until(lambda: bench.agent.health()["healthy"])
-    bench.cri.end("main", 1)
-    await bench.until(lambda: bench.status()["containerStatuses"][0]["restartCount"] == 1)
-
-
-async def test_a_runtime_without_events_is_listed_instead(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime_events, "POLL", 0.05)
-    bench.cri.fail["GetContainerEvents"] = [("UNIMPLEMENTED", "unknown method")] * 100
-    bench.cri.drop_streams()
-    bench.put(manifest())
-    await bench.until(bench.running)
-    bench.cri.end("main", 1)
-    await bench.until(lambda: bench.status()["containerStatuses"][0]["restartCount"] == 1)
-
-
-async def test_a_lost_sandbox_is_followed_by_another(bench: Bench) -> None:
-    bench.put(manifest())
-    await bench.until(bench.running)
-    next(iter(bench.cri.sandboxes.values())).state = api_pb2.SANDBOX_NOTREADY
-    bench.cri.end("main", 255)
-    await bench.until(lambda: bench.running() and len(bench.cri.called("RunPodSandbox")) == 2)
-    attempts = [request.config.metadata.attempt for request in bench.cri.called("RunPodSandbox")]
-    assert attempts == [0, 1]
-    assert bench.cri.called("StopPodSandbox"), "what the lost one has is given back first"
-
-
 async def test_hooks_run_and_their_failures_are_told(bench: Bench) -> None:
     bench.cri.exec_codes = {"bad-pre": 3}
     lifecycle = {"postStart": {"exec": {"command": ["post"]}}, "preStop": {"exec": {"command": ["bad-pre"]}}}
@@ -397,15 +186,6 @@ async def test_hooks_run_and_their_failures_are_told(bench: Bench) -> None:
     assert "FailedPreStopHook" in bench.reasons()
 
 
-async def test_a_failed_post_start_hook_kills_the_container(bench: Bench) -> None:
-    bench.cri.exec_codes = {"post": 1}
-    bench.put(
-        manifest("web", container(lifecycle={"postStart": {"exec": {"command": ["post"]}}}), restartPolicy="Never")
-    )
-    await bench.until(lambda: "FailedPostStartHook" in bench.reasons())
-    await bench.until(lambda: bench.cri.named("main")[0].state == EXITED)
-
-
 async def test_sidecars_are_stopped_after_the_containers_last_started_first(bench: Bench) -> None:
     sidecars = [container("one", restartPolicy="Always"), container("two", restartPolicy="Always")]
     bench.put(manifest("web", initContainers=sidecars))
@@ -414,19 +194,3 @@ async def test_sidecars_are_stopped_after_the_containers_last_started_first(benc
     bench.remove()
     await bench.until(lambda: not bench.cri.sandboxes)
     assert [names[request.container_id] for request in bench.cri.called("StopContainer")] == ["main", "two", "one"]
-
-
-async def test_a_fault_in_one_worker_reaches_no_other_pod(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nodeagent.agent.REVIVAL", 0.1)
-
-    faults = [RuntimeError("a fault of ours")]
-
-    def broken(*arguments: Any) -> Any:
-        if faults:
-            raise faults.pop()
-        return decide(*arguments)
-
-    monkeypatch.setattr("nodeagent.sync.worker.decide", broken)
-    bench.put(manifest())
-    bench.put(manifest("other"), "other.yaml")
-    await bench.until(lambda: bench.running() and bench.running("other"))
