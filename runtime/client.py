@@ -13,8 +13,9 @@ raise ShimLost or TimeoutError, and one ShimLostEvent is sent. Stop, kill and re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from runtime import recovery, state
 from runtime.criu import PID_NAMESPACE_FD, STREAM_FDS
@@ -129,11 +130,16 @@ class Runtime:
         docs = await asyncio.to_thread(state.read_containers, directory)
         return [Exited.from_json(sandbox_id, doc) for doc in docs if state.has_ended(doc)]
 
-    async def destroy_lost(self, sandbox_id: str) -> list[Exited]:
+    def has_state(self, sandbox_id: str) -> bool:
+        """Whether what a shim has written of itself is still there."""
+        return bool(state.read_shim(str(self._root / "sandboxes" / sandbox_id)))
+
+    async def destroy_lost(self, sandbox_id: str, remembered: Mapping[str, Any] | None = None) -> list[Exited]:
         """Kill and remove all that a lost shim has left: processes, cgroups, pins. Returns the exits it had written.
 
+        `remembered` helps where its state directory was emptied (`runtime.recovery`).
         Idempotent. What it cannot undo raises OSError, and a later call tries again.
         """
         directory = str(self._root / "sandboxes" / sandbox_id)
-        exits = await asyncio.to_thread(recovery.destroy_lost, directory)
+        exits = await asyncio.to_thread(recovery.destroy_lost, directory, remembered)
         return [Exited.from_json(sandbox_id, doc) for doc in exits]

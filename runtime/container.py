@@ -179,7 +179,10 @@ class Container:
         self.console.close()
         self._close_pidfd()
         record = {"cgroup": self.cgroup.path, "started_at": self.started_at} | self.exit
-        state.write_container(self._home.state_dir, self.id, record)
+        try:
+            state.write_container(self._home.state_dir, self.id, record)
+        except OSError as error:  # a full disk, or an emptied directory: then telling it is all that is left
+            self._home.loop.report(error)
         failpoint("shim.exit.after_write")
         self._published(self)
 

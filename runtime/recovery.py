@@ -12,6 +12,7 @@ import errno
 import os
 import select
 import signal
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runtime import podcgroup, state
@@ -23,28 +24,28 @@ from runtime.linux.procs import Process
 DYING_SECONDS = 5.0
 
 
-def destroy_lost(state_dir: str) -> list[dict[str, Any]]:
+def destroy_lost(state_dir: str, remembered: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """End a sandbox whose shim does not answer: the shim, its containers, their cgroups, the pins. Raises OSError.
 
+    `remembered` is what the caller knows of it, in the form of shim.json, for a state directory that was emptied.
     Returns the records of containers that had ended before; of the others nobody knows how they ended.
     """
-    shim = state.read_shim(state_dir)
+    shim = state.read_shim(state_dir) or remembered
     containers = state.read_containers(state_dir)
     if shim:
         for process in ("builder", "shim"):
             _end(Process.from_json(shim[process]))
         layout = Layout.from_json(shim["layout"])
-        remove_cgroups(state_dir, layout)
+        remove_cgroups(state_dir, layout, shim.get("own", ()))
         if shim["cgroup_parent"]:
             podcgroup.remove_unused(shim["cgroup_parent"], layout)
     unmount(state_dir)
     return [doc for doc in containers if state.has_ended(doc)]
 
 
-def remove_cgroups(state_dir: str, layout: Layout) -> None:
+def remove_cgroups(state_dir: str, layout: Layout, own: Sequence[Mapping[str, str]]) -> None:
     """Kill what is in a sandbox's cgroups, remove them, forget its containers. Raises OSError for what cannot die."""
     containers = state.read_containers(state_dir)
-    own = state.read_shim(state_dir).get("own", [])
     cgroups = [Cgroup(doc["cgroup"], layout) for doc in [*containers, *own]]
     for cgroup in cgroups:
         cgroup.kill()

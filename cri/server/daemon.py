@@ -66,6 +66,8 @@ class Daemon:
     """Snapshots that no container had when crid started."""
     half_started: list[Container] = field(default_factory=list)
     """Containers whose start may have been under way when crid ended, locked until tidying has taken that back."""
+    adopting: set[asyncio.Task[None]] = field(default_factory=set)
+    """Sandboxes whose shims did not answer at once when crid started (cri.server.recovery)."""
     tidied: asyncio.Event = field(default_factory=asyncio.Event)
     """Whether what a former run has left is out of the way of new pods (cri.server.tidying)."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -76,7 +76,7 @@ class Exits:
         container.exit_code, container.finished_at = exit_code, finished_at
         container.reason, container.message = reason, message
         self._early.pop(container.id, None)
-        self._store.save_state(container)
+        self._store.save_end(container)
         if container.sandbox.pod is not None:  # else it goes, and is struck out, with the rest of its sandbox
             self._ledger.strike(("cgroup", container.cgroup))  # the shim removes it before it tells of the exit
         if container.kill_timer is not None:
@@ -114,7 +114,7 @@ class Exits:
             self.finish_lost(container, why)
         if sandbox.ready:
             sandbox.stopped_at = time.time_ns()
-            self._store.save_sandbox(sandbox)
+            self._store.save_end(sandbox)
             self._events.publish(api.CONTAINER_STOPPED_EVENT, sandbox.id, sandbox)
 
 

@@ -44,6 +44,8 @@ class Sandbox:
     """Where its cgroups are; a later start of crid may find itself in other ones."""
     runtime: dict[str, Any] | None = None
     """The external runtime of its containers, as its shim was told of it; None for the built-in one."""
+    shim: dict[str, Any] | None = None
+    """Its shim's process, for the day when what the shim has written of itself is gone."""
     boot: str = field(default_factory=boot_id)
     """Boot id under which it was made: after a reboot nothing of it runs."""
     pod: Pod | None = None
@@ -94,6 +96,7 @@ class Sandbox:
             "config": encode(self.config),
             "runtime_handler": self.runtime_handler,
             "runtime": self.runtime,
+            "shim": self.shim,
             "cgroup": self.cgroup,
             "created_at": self.created_at,
             "ready_at": self.ready_at,
@@ -110,7 +113,8 @@ class Sandbox:
         layout = Layout.from_json(doc["layout"])
         names = ("runtime_handler", "cgroup", "created_at", "ready_at", "stopped_at", "netns", "boot")
         known = {name: doc[name] for name in names}
-        return cls(id, config, **known, ips=tuple(doc["ips"]), layout=layout, runtime=doc.get("runtime"))
+        runtime, shim = doc.get("runtime"), doc.get("shim")  # records of earlier versions have none
+        return cls(id, config, **known, ips=tuple(doc["ips"]), layout=layout, runtime=runtime, shim=shim)
 
 
 @dataclass(slots=True, eq=False)

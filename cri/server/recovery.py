@@ -2,7 +2,8 @@
 
     records say      and found is                          then
     READY            its shim                              adopt it; exits of the meantime are told
-    READY            its shim, a start under way   adopt it; the container is CREATED, as its client was told last
+    READY            its shim, a start under way           adopt it; the container is CREATED, as its client was told
+    READY            its shim, which hangs                 it is asked again, beside; until then as the records say
     READY            no shim, same boot                    NOTREADY; containers EXITED as the shim wrote, else 255
     READY            another boot id                       the same, and it left nothing to read: 255
     NOTREADY         entries in the ledger                 the stop was interrupted: exits are told, then as below
@@ -21,12 +22,16 @@ from cri.proto import api_pb2 as api
 from cri.server.checkpoint import workplace
 from cri.server.daemon import Daemon
 from cri.server.pods import Container, Sandbox
-from cri.server.tidying import each
+from cri.server.tidying import each, take_back_starts
 from runtime.client import NotFound, Pod, ShimLost
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.files import boot_id
 
 log = logging.getLogger("crid")
+
+#: How long a shim keeps the whole node waiting, and how often one that hangs is asked again.
+SOON_SECONDS = 1.0
+RETRY_SECONDS = 5.0
 
 
 async def recover(daemon: Daemon) -> None:
@@ -60,11 +65,43 @@ async def _recover_sandbox(daemon: Daemon, sandbox: Sandbox) -> None:
             # It was below /run; until the sandbox is removed, its entry in the ledger holds those of its containers.
             daemon.sandbox_directory(sandbox.id).mkdir(mode=0o700, parents=True, exist_ok=True)
         elif sandbox.ready or daemon.ledger.entries(holder=sandbox.id):
-            await _adopt(daemon, sandbox)
+            await _adopt_soon(daemon, sandbox)
         else:
             sandbox.ended = True
     except Exception:
         log.exception("sandbox %s of pod %s could not be recovered; stopping it tries again", sandbox.id, sandbox.name)
+
+
+async def _adopt_soon(daemon: Daemon, sandbox: Sandbox) -> None:
+    """Adopt it; a shim that does not answer at once is waited for beside everything else."""
+    adopting = asyncio.create_task(_adopt_patiently(daemon, sandbox))
+    daemon.adopting.add(adopting)
+    adopting.add_done_callback(daemon.adopting.discard)
+    await asyncio.wait({adopting}, timeout=SOON_SECONDS)
+
+
+async def _adopt_patiently(daemon: Daemon, sandbox: Sandbox) -> None:
+    """Until its shim answers, is gone, or somebody has stopped the pod, which kills a shim that hangs."""
+    while not sandbox.ended and daemon.store.sandboxes.find(sandbox.id) is sandbox:
+        try:
+            async with sandbox.lock:
+                if sandbox.ended or sandbox.pod is not None:
+                    return
+                await _adopt(daemon, sandbox)
+            if daemon.tidied.is_set():
+                await take_back_starts(daemon)
+            return
+        except TimeoutError as error:
+            log.error("sandbox %s of pod %s: %s; tried again", sandbox.id[:13], sandbox.name, error)
+            if sandbox.pod is not None:
+                sandbox.pod.disconnect()
+                sandbox.pod = None
+            await asyncio.sleep(RETRY_SECONDS)
+        except Exception:
+            log.exception(
+                "sandbox %s of pod %s could not be recovered; stopping it tries again", sandbox.id, sandbox.name
+            )
+            return
 
 
 async def _adopt(daemon: Daemon, sandbox: Sandbox) -> None:
@@ -90,7 +127,7 @@ async def _catch_up(daemon: Daemon, container: Container, pod: Pod) -> None:
         container.started_at = int(status["started_at"])
         daemon.store.save_state(container)
     daemon.exits.started(container)
-    if container.state == api.CONTAINER_CREATED:
+    if container.state == api.CONTAINER_CREATED and container not in daemon.half_started:
         await container.lock.acquire()  # a client that starts it now waits until tidying has taken back what is there
         daemon.half_started.append(container)
 

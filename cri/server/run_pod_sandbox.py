@@ -117,7 +117,7 @@ async def _make(daemon: Daemon, request: api.RunPodSandboxRequest) -> str:
         directory.mkdir(mode=0o700, parents=True)
         write_etc_files(directory / "etc", sandbox.config, spec.hostname, sandbox.userns)
         sandbox.pod = await daemon.runtime.create_sandbox(spec)
-        sandbox.netns = sandbox.pod.netns_path
+        sandbox.netns, sandbox.shim = sandbox.pod.netns_path, sandbox.pod.shim.to_json()
         failpoint("crid.run_sandbox.after_shim")
         if not sandbox.host_network:
             result = await daemon.cni.add(attachment_of(sandbox))

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+from typing import Any
 
 from cri.server.daemon import Daemon
 from cri.server.exits import strike_kernel_state
@@ -17,6 +18,7 @@ from cri.server.pod_network import attachment_of
 from cri.server.pods import Sandbox
 from runtime.client import Pod
 from runtime.linux.failpoints import failpoint
+from runtime.linux.files import boot_id
 
 log = logging.getLogger("crid")
 
@@ -46,11 +48,26 @@ async def take_back(daemon: Daemon, sandbox: Sandbox) -> None:
 async def _end_pod(daemon: Daemon, sandbox: Sandbox) -> None:
     # Taken away first: from here on the end of the shim is no loss.
     pod, sandbox.pod = sandbox.pod, None
-    if pod is None or not await _stopped(pod, sandbox):
-        for event in await daemon.runtime.destroy_lost(sandbox.id):
+    emptied = not daemon.runtime.has_state(sandbox.id)
+    if pod is None or not await _stopped(pod, sandbox) or emptied:
+        for event in await daemon.runtime.destroy_lost(sandbox.id, _remembered(sandbox)):
             daemon.exits.happened(event)
     failpoint("crid.end_sandbox.after_pod")
     strike_kernel_state(daemon.ledger, sandbox.id)
+
+
+def _remembered(sandbox: Sandbox) -> dict[str, Any] | None:
+    """What the shim has written of itself, from our own records: somebody may have emptied the state directory."""
+    if sandbox.shim is None or sandbox.boot != boot_id():
+        return None
+    cgroups = [f"{sandbox.cgroup}/{sandbox.id}", *(container.cgroup for container in sandbox.containers.values())]
+    return {
+        "shim": sandbox.shim,
+        "builder": sandbox.shim,
+        "layout": sandbox.layout.to_json(),
+        "cgroup_parent": sandbox.cgroup,
+        "own": [{"cgroup": path} for path in cgroups],
+    }
 
 
 async def _stopped(pod: Pod, sandbox: Sandbox) -> bool:

@@ -24,7 +24,7 @@ async def stop(daemon: Daemon, sandbox: Sandbox) -> None:
     was_ready = sandbox.ready
     if was_ready:
         sandbox.stopped_at = time.time_ns()
-        daemon.store.save_sandbox(sandbox)
+        daemon.store.save_end(sandbox)
     elif sandbox.ended:
         return
     await end_sandbox(daemon, sandbox)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest, NotFound
 from cri.server.pods import Container, Sandbox
+from runtime.linux.database import DatabaseError
 from runtime.linux.records import Records
+
+log = logging.getLogger("crid")
 
 SANDBOX, CONTAINER, CONTAINER_STATE = "sandbox", "container", "container.state"
 
@@ -103,6 +107,19 @@ class Store:
 
     def save_state(self, container: Container) -> None:
         self._records.put(CONTAINER_STATE, container.id, container.to_state_record())
+
+    def save_end(self, ended: Sandbox | Container) -> None:
+        """Write down that something has ended, if that is possible: whoever waits for the end is told in any case.
+
+        A restart finds it out again, from the shim or from its absence.
+        """
+        try:
+            if isinstance(ended, Sandbox):
+                self.save_sandbox(ended)
+            else:
+                self.save_state(ended)
+        except DatabaseError as error:
+            log.error("the end of %s (%s) is not written down: %s", ended.id[:13], ended.name, error)
 
     def forget_container(self, container: Container) -> None:
         self._records.delete(CONTAINER_STATE, container.id)

@@ -36,12 +36,8 @@ async def tidy(daemon: Daemon) -> None:
     """Raises nothing: what cannot be undone now keeps its entry in the ledger, and is logged."""
     started = time.perf_counter()
     try:
-        await each(
-            [
-                *(_take_back(daemon, holder) for holder in _half_made(daemon)),
-                *(_take_back_start(daemon, container) for container in daemon.half_started),
-            ]
-        )
+        await each(_take_back(daemon, holder) for holder in _half_made(daemon))
+        await take_back_starts(daemon)
         await _release_orphaned_snapshots(daemon)
         await _collect_network(daemon)
     finally:
@@ -77,6 +73,12 @@ async def _take_back(daemon: Daemon, holder: str) -> None:
         log.info("took back the half-made sandbox %s", holder[:13])
     except (ContainerError, OSError):
         log.exception("the half-made sandbox %s could not be taken back; the next start tries again", holder)
+
+
+async def take_back_starts(daemon: Daemon) -> None:
+    """Of containers in sandboxes that have been adopted by now."""
+    containers, daemon.half_started = daemon.half_started, []
+    await each(_take_back_start(daemon, container) for container in containers)
 
 
 async def _take_back_start(daemon: Daemon, container: Container) -> None:

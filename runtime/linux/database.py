@@ -88,7 +88,8 @@ class Database:
             changed = self._connection.executemany(sql, batch).rowcount
             self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # a full disk has ended it already
+                self._connection.execute("ROLLBACK")
             raise
         return changed
 

@@ -10,14 +10,17 @@ behalf the effect is, so that one query finds everything that a pod has left.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.linux.database import Database, open_database, read_only
+from runtime.linux.database import Database, DatabaseError, open_database, read_only
 from runtime.linux.files import boot_id
+
+log = logging.getLogger("ledger")
 
 KINDS = (
     "process",  # key: pid; detail: its start time too
@@ -66,6 +69,8 @@ class Ledger:
     def __init__(self, path: Path, owner: str) -> None:
         """Open the ledger in the SQLite file `path` (made when missing); raises DatabaseError."""
         self.owner = owner
+        self._owed: dict[tuple[str, str], None] = {}
+        """What could not be struck out yet."""
         self._database: Database = open_database(path)
 
     def record(self, *effects: Effect) -> None:
@@ -73,6 +78,8 @@ class Ledger:
         unknown = [effect.kind for effect in effects if effect.kind not in KINDS]
         if unknown:
             raise ValueError(f"no such kind of effect: {', '.join(unknown)}")
+        for effect in effects:
+            self._owed.pop((effect.kind, effect.key), None)
         now, boot = time.time_ns(), boot_id()
         self._database.write(
             f"INSERT OR REPLACE INTO ledger ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -80,11 +87,22 @@ class Ledger:
         )
 
     def strike(self, *effects: Effect | tuple[str, str]) -> None:
-        """Strike out effects, or (kind, key) pairs, after they are undone; unknown ones are no error."""
-        keys = [(e.kind, e.key) if isinstance(e, Effect) else e for e in effects]
-        self._database.write(
-            "DELETE FROM ledger WHERE owner = ? AND kind = ? AND key = ?", [(self.owner, *key) for key in keys]
-        )
+        """Strike out effects, or (kind, key) pairs, after they are undone; unknown ones are no error.
+
+        What cannot be struck out, on a full disk or beside a writer that does not end, is logged and goes with a later
+        strike: too much in the ledger does no harm, while an undo that fails for it would keep the disk full.
+        """
+        keys = [*self._owed, *((e.kind, e.key) if isinstance(e, Effect) else e for e in effects)]
+        try:
+            self._database.write(
+                "DELETE FROM ledger WHERE owner = ? AND kind = ? AND key = ?", [(self.owner, *key) for key in keys]
+            )
+        except DatabaseError as error:
+            self._owed.update(dict.fromkeys(keys))
+            log.error("%d effects that are undone still stand in the ledger: %s", len(self._owed), error)
+        else:
+            for key in keys:
+                self._owed.pop(key, None)
 
     def entries(self, kind: str | None = None, holder: str | None = None) -> list[Effect]:
         """What stands in the ledger, oldest first, optionally of one kind or one holder."""

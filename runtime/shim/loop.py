@@ -70,6 +70,10 @@ class Loop:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def report(self, error: Exception) -> None:
+        """Put an error where those of callbacks go."""
+        self._on_error(error)
+
     def stop(self) -> None:
         """Make run() return after the current callback."""
         self._running = False

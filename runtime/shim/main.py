@@ -11,6 +11,7 @@ has copies of no more pages than it writes to.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -169,18 +170,21 @@ class Shim:
 
     def end(self) -> None:
         """Undo the sandbox and what is left of its containers. Raises OSError for what could not be undone."""
-        recovery.remove_cgroups(self.home.spec.state_dir, self.home.layout)
+        directory = self.home.spec.state_dir
+        recovery.remove_cgroups(directory, self.home.layout, state.read_shim(directory).get("own", ()))
         sandbox.Sandbox(self.home.spec).destroy()
 
     def _log(self, error: Exception) -> None:
-        """Append an error to the shim's own log; there is nobody else to tell."""
+        """Append an error to the shim's own log; there is nobody else to tell, and no way where that fails."""
         path = f"{self.home.spec.state_dir}/{state.LOG}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            if os.fstat(fd).st_size < LOG_MAX:
-                os.write(fd, f"{time.time():.3f} {type(error).__name__}: {explain(error)}\n".encode())
-        finally:
-            os.close(fd)
+        line = f"{time.time():.3f} {type(error).__name__}: {explain(error)}\n"
+        with contextlib.suppress(OSError):  # a full disk must not end the shim, and its pod with it
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                if os.fstat(fd).st_size < LOG_MAX:
+                    os.write(fd, line.encode())
+            finally:
+                os.close(fd)
 
 
 def fork_builder(home: Home, ours: Channel, theirs: Channel) -> int:

@@ -315,7 +315,7 @@ class Operations:
     def _resume(self) -> None:
         """Nobody is there who would let go on what crid has paused (`runtime.watchers`, checkpoints of pods).
 
-        Not while criu is at it: processes that run before it holds all of them die of what it has put into them.
+        Not while criu is at it, which was told that they are paused and lets go and holds them by itself.
         """
         for container in self._containers.values() if not self._dumps else ():
             container.resume()

@@ -115,7 +115,7 @@ async def test_crid_is_killed_at_a_step_of_a_dump(crid: Crid, daemon: tuple[Crid
 
 
 async def test_crid_is_killed_while_criu_works(crid: Crid, wrapped: Wrapped, daemon: tuple[Crid, str]) -> None:
-    """The container stays paused until criu has ended: what runs in the middle of a dump dies of SIGTRAP."""
+    """The container stays paused until criu has ended, which was told that it is."""
     assert crid.process is not None
     pod, id = await counting(crid, daemon[1])
     cgroup = Cgroup(f"/{crid.bridge}/pod{pod[1].metadata.uid}/{id}")
@@ -128,7 +128,7 @@ async def test_crid_is_killed_while_criu_works(crid: Crid, wrapped: Wrapped, dae
     (wrapped.directory / "go").touch()
     await goes_on(crid, pod)
     for milliseconds in (15, 30):  # and in the midst of it
-        wrapped.once(f"(sleep 0.0{milliseconds}; kill -9 {crid.process.pid}) &")
+        wrapped.once(f"( (sleep 0.0{milliseconds}; kill -9 {crid.process.pid}) & )")  # criu minds strange children
         try:
             await checkpoint(crid, id)
         except CriError:
@@ -141,7 +141,7 @@ async def test_crid_is_killed_while_criu_works(crid: Crid, wrapped: Wrapped, dae
     await fsck_is_silent(crid)
 
 
-@pytest.mark.parametrize("how", ["kill -9 $$", "(sleep 0.02; kill -9 $$) &", "exit 1"])
+@pytest.mark.parametrize("how", ["kill -9 $$", "exit 1"])
 async def test_criu_dies(crid: Crid, wrapped: Wrapped, daemon: tuple[Crid, str], how: str) -> None:
     pod, id = await counting(crid, daemon[1])
     wrapped.once(how)

@@ -163,3 +163,4 @@ async def test_an_exec_that_hangs_has_its_deadline(crid: Crid, daemon: tuple[Cri
     wrapped.once("delete", "kill -9 $$")
     await crid.cri.StopContainer(request)
     assert await state_of(crid, id) == "137 Error"
+    await crid.cri.RemoveContainer(container_id=id)  # waits for `delete`

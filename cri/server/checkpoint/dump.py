@@ -29,7 +29,7 @@ PTS_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt, Unix98 PT
 PID_NAMESPACE = "extRootPidNS"
 #: After the request's own deadline criu gets this long before the shim kills it: a dump that is cut off is no help.
 SPARE_SECONDS = 30.0
-#: And this long its end is waited for: a container that goes on while criu is at it dies of that.
+#: And this long its end is waited for: it was told that the container is paused, so that stays true until it ends.
 END_SECONDS = 5.0
 
 
