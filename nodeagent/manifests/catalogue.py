@@ -20,6 +20,13 @@ from nodeagent.pods.problems import Findings, Path, dotted
 from nodeagent.pods.validate import check_pod
 
 STORAGE_KINDS = ("PersistentVolume", "PersistentVolumeClaim")
+_TEMPLATE = "write its spec.template as a Pod, for no controller makes one of it here"
+INSTEAD = {
+    **dict.fromkeys(("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "Job", "CronJob"), _TEMPLATE),
+    **dict.fromkeys(("ConfigMap", "Secret"), "put its values into the pod's env, or files of the node into a hostPath"),
+    "Service": "use ports[].hostPort, or the pod's own address",
+}
+"""What to do about documents of other kinds, which people have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,7 @@ class Catalogue:
             elif kind in STORAGE_KINDS:
                 file.storage.append(document.value)
             else:
-                findings.unsupported(("kind",), kind or "", ("Pod", *STORAGE_KINDS, "List"))
+                findings.unsupported(("kind",), kind or "", ("Pod", *STORAGE_KINDS, "List"), INSTEAD.get(str(kind), ""))
             file.problems.extend(_problems(name, document, findings))
         file.problems.extend(_duplicates(name, file.pods))
         return file

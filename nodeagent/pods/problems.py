@@ -42,9 +42,10 @@ class Findings:
     def invalid(self, path: Path, value: Any, why: str) -> None:
         self.error(path, f"Invalid value: {shown(value)}: {why}")
 
-    def unsupported(self, path: Path, value: Any, choices: Iterable[str]) -> None:
+    def unsupported(self, path: Path, value: Any, choices: Iterable[str], instead: str = "") -> None:
         known = ", ".join(f'"{choice}"' for choice in choices)
-        self.error(path, f"Unsupported value: {shown(value)}: supported values: {known}")
+        remedy = f"; {instead}" if instead else ""
+        self.error(path, f"Unsupported value: {shown(value)}: supported values: {known}{remedy}")
 
     def duplicate(self, path: Path, value: Any) -> None:
         self.error(path, f"Duplicate value: {shown(value)}")

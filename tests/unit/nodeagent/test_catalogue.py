@@ -81,6 +81,12 @@ def test_claims_and_volumes_are_handed_on_and_other_kinds_refused() -> None:
     assert [document["kind"] for document in files.wanted().storage] == ["PersistentVolumeClaim"]
     assert not files.put("deployment.yaml", b"kind: Deployment\n")
     assert 'deployment.yaml:1: kind: Unsupported value: "Deployment"' in str(files.wanted().problems[0])
+    assert str(files.wanted().problems[0]).endswith(
+        "; write its spec.template as a Pod, for no controller makes one of it here"
+    )
+    for number, (kind, words) in enumerate((("Secret", "hostPath"), ("Service", "hostPort"), ("[]", '"List"'))):
+        assert not files.put(f"{number}.yaml", f"kind: {kind}\n".encode())
+        assert words in str({each.file: each for each in files.wanted().problems}[f"{number}.yaml"])
 
 
 def test_warnings_do_not_break_a_file() -> None:
