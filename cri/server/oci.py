@@ -7,6 +7,8 @@ the interface or the configuration says so, are picked out elsewhere (cri.server
 
 from __future__ import annotations
 
+import functools
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +41,8 @@ MASKED_PATHS = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ]
+THROTTLING = "/sys/devices/system/cpu/cpu*/thermal_throttle"
+"""Counters that tell what the processors do for others (GHSA-6fw5-f8r9-fgfm); the kubelet masks them for each."""
 READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
@@ -121,7 +125,7 @@ def _linux(config: api.ContainerConfig, around: Surroundings) -> dict[str, Any]:
     resources = without_swap(oci_resources(config.linux.resources))
     nodes, rules = _devices(config, around)
     resources["devices"] = rules
-    masked, readonly = _guarded_paths(context, around.userns is not None)
+    masked, readonly = guarded_paths(context, around.userns is not None)
     return {
         **oci_mappings(around.userns),
         **({"mountLabel": around.mount_label} if around.mount_label else {}),
@@ -153,20 +157,25 @@ def _owner(context: api.LinuxContainerSecurityContext, around: Surroundings) -> 
     return {ours: getattr(context, theirs).value for ours, theirs in asked.items() if context.HasField(theirs)}
 
 
-def _guarded_paths(context: api.LinuxContainerSecurityContext, userns: bool) -> tuple[list[str], list[str]]:
-    """Masked and read-only paths.
+def guarded_paths(context: api.LinuxContainerSecurityContext, userns: bool) -> tuple[list[str], list[str]]:
+    """Masked and read-only paths; raises InvalidRequest.
 
     An empty list of a pod in its own user namespace is procMount: Unmasked, which Kubernetes allows there only
     (KEP-4265); elsewhere it is a client that left the choice to us.
     """
     if context.privileged:
         return [], []
-    masked = list(context.masked_paths) or ([] if userns else MASKED_PATHS)
+    masked = list(context.masked_paths) or ([] if userns else [*MASKED_PATHS, *_those_like(THROTTLING)])
     readonly = list(context.readonly_paths) or ([] if userns else READONLY_PATHS)
     for path in (*masked, *readonly):
         if not path.startswith("/") or "\0" in path:
             raise InvalidRequest(f"masked or read-only path {path[:200]!r} is not an absolute path")
     return masked, readonly
+
+
+@functools.cache
+def _those_like(pattern: str) -> list[str]:
+    return sorted(glob.glob(pattern))
 
 
 def _rootfs_propagation(mounts: Sequence[api.Mount]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cri.proto import api_pb2 as api
-from cri.server import process
+from cri.server import oci, process
 from cri.server.capabilities import DEFAULT, capability_sets, grantable
 from cri.server.errors import InvalidRequest, NotFound
 from cri.server.etc_files import resolv_conf
@@ -268,3 +268,17 @@ def test_image_volumes(tmp_path: Path) -> None:
     request.image_sub_path = "nothing"
     with pytest.raises(NotFound, match="image_sub_path 'nothing'"):
         image_volume(request, layers)
+
+
+def test_what_is_masked_for_clients_that_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GHSA-6fw5-f8r9-fgfm: the counters of each processor, where there are any; the client's own list is its own."""
+    for number in range(2):
+        (tmp_path / f"cpu{number}/thermal_throttle").mkdir(parents=True)
+    monkeypatch.setattr(oci, "THROTTLING", f"{tmp_path}/cpu*/thermal_throttle")
+    context = api.LinuxContainerSecurityContext()
+    masked, readonly = oci.guarded_paths(context, userns=False)
+    assert masked == [*oci.MASKED_PATHS, *(f"{tmp_path}/cpu{number}/thermal_throttle" for number in range(2))]
+    assert readonly == oci.READONLY_PATHS
+    assert oci.guarded_paths(context, userns=True) == ([], [])
+    context.masked_paths.append("/proc/keys")
+    assert oci.guarded_paths(context, userns=False)[0] == ["/proc/keys"]
