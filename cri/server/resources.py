@@ -121,12 +121,12 @@ def without_swap(resources: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _own_oom_score() -> tuple[int, bool]:
-    """This daemon's oom_score_adj, and whether it may give children a lower one."""
-    mine = int(read_limited("/proc/self/oom_score_adj", 32))
+def least_oom_score_adj() -> int:
+    """The lowest oom_score_adj that this daemon can give: without CAP_SYS_RESOURCE its own (proc(5))."""
     status = read_limited("/proc/self/status", 1 << 16).decode("ascii", "replace")
     line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    return mine, bool(int(line.split()[1], 16) >> 24 & 1)  # CAP_SYS_RESOURCE
+    may_lower = int(line.split()[1], 16) >> 24 & 1  # CAP_SYS_RESOURCE
+    return -1000 if may_lower else int(read_limited("/proc/self/oom_score_adj", 32))
 
 
 def oom_score_adj(asked: int) -> int:
@@ -136,5 +136,4 @@ def oom_score_adj(asked: int) -> int:
     """
     if not -1000 <= asked <= 1000:
         raise InvalidRequest(f"oom_score_adj {asked} is outside -1000..1000")
-    mine, may_lower = _own_oom_score()
-    return asked if may_lower else max(asked, mine)
+    return max(asked, least_oom_score_adj())

@@ -7,9 +7,12 @@ from importlib import metadata
 
 from cni.errors import CniError
 from cri.proto import api_pb2 as api
+from cri.server.capabilities import grantable
 from cri.server.daemon import Daemon
 from cri.server.handlers import Found, handler_messages, handlers_condition
 from cri.server.pod_network import set_pod_cidr
+from cri.server.resources import least_oom_score_adj
+from runtime.linux.caps import NAMES
 
 API_VERSION = "v1"
 VERSION = metadata.version("nodeagent")
@@ -45,12 +48,20 @@ async def status(daemon: Daemon, request: api.StatusRequest) -> api.StatusRespon
         response.info["nri"] = json.dumps(daemon.nri.status())
         response.info["network"] = json.dumps(_network(daemon))
         response.info["tidied"] = json.dumps(daemon.tidied.is_set())
-        response.info["security"] = json.dumps(
-            {"apparmor": daemon.apparmor.enabled, "selinux": daemon.selinux.enabled, "user_namespaces": mappable}
-        )
+        response.info["security"] = json.dumps(_security(daemon) | {"user_namespaces": mappable})
         pulls = {name: {"done": each.done, "total": each.total} for name, each in daemon.pulls.items()}
         response.info["pulls"] = json.dumps(pulls)
     return response
+
+
+def _security(daemon: Daemon) -> dict[str, object]:
+    """What of security contexts has an effect here; containers that ask for more get what there is."""
+    return {
+        "apparmor": daemon.apparmor.enabled,
+        "selinux": daemon.selinux.enabled,
+        "least_oom_score_adj": least_oom_score_adj(),
+        "missing_capabilities": sorted(set(NAMES) - grantable()),
+    }
 
 
 def _runtime_condition(daemon: Daemon, handlers: dict[str, Found]) -> api.RuntimeCondition:

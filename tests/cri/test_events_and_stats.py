@@ -11,6 +11,7 @@ import pytest
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
+from runtime.linux.caps import NAMES
 from runtime.linux.cgroups import Cgroup, detect
 from tests.support.crid import Crid
 
@@ -153,6 +154,23 @@ async def test_what_the_runtime_says_of_itself(crid: Crid) -> None:
     assert {item.type: item.status for item in status.status.conditions} == {"RuntimeReady": True, "NetworkReady": True}
     assert (await crid.cri.RuntimeConfig()).linux.cgroup_driver == api.CGROUPFS
     assert status.info["config"]
+
+
+async def test_what_this_host_withholds_is_told_and_is_so(crid: Crid, busybox: str) -> None:
+    """Without CAP_SYS_RESOURCE, say: a container that asks for it, or for a lower score, starts without."""
+    security = json.loads((await crid.cri.Status(verbose=True)).info["security"])
+    linux = {
+        "resources": {"oom_score_adj": -1000},
+        "security_context": {"capabilities": {"add_capabilities": ["ALL"]}},
+    }
+    script = "cat /proc/self/oom_score_adj; grep CapBnd /proc/self/status | cut -f2"
+    pod = await crid.run_pod()
+    await crid.ended(await crid.run(pod, busybox, ["sh", "-c", script], linux=linux))
+    score, bounding = crid.log_of(pod[1]).splitlines()
+    assert int(score) == security["least_oom_score_adj"]
+    assert [name for number, name in enumerate(NAMES) if not int(bounding, 16) >> number & 1] == sorted(
+        security["missing_capabilities"], key=NAMES.index
+    )
 
 
 async def test_checkpoints_say_why_not(crid: Crid, busybox: str) -> None:
