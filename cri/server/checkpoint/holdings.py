@@ -40,11 +40,10 @@ def inspect_holdings(pid: int, found: Sequence[Mount]) -> None:
 
 
 def _links(pid: int) -> Iterator[str]:
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        place = f"/proc/{pid}/task/{thread}"
-        yield from (f"{place}/{name}" for name in ("cwd", "root", "exe"))
-        yield from (f"{place}/fd/{name}" for name in os.listdir(f"{place}/fd"))
-    yield from (f"/proc/{pid}/map_files/{name}" for name in os.listdir(f"/proc/{pid}/map_files"))
+    """Of a process: its threads share all of it, since CRIU makes them with CLONE_FILES and CLONE_FS."""
+    yield from (f"/proc/{pid}/{name}" for name in ("cwd", "root", "exe"))
+    for directory in ("fd", "map_files"):
+        yield from (f"/proc/{pid}/{directory}/{name}" for name in os.listdir(f"/proc/{pid}/{directory}"))
 
 
 def _kernel_devices() -> set[int]:
