@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 REAP_SECONDS = 2.0
 
@@ -118,10 +118,10 @@ class _Conversation:
         for stream, buffer in outputs:
             assert stream is not None
             os.set_blocking(stream.fileno(), False)
-            self._selector.register(stream, selectors.EVENT_READ, buffer)
+            self._selector.register(stream, selectors.EVENT_READ, (stream, buffer))
         if self._child.stdin is not None:
             os.set_blocking(self._child.stdin.fileno(), False)
-            self._selector.register(self._child.stdin, selectors.EVENT_WRITE, memoryview(data))
+            self._selector.register(self._child.stdin, selectors.EVENT_WRITE, (self._child.stdin, memoryview(data)))
         self._selector.register(self._pidfd, selectors.EVENT_READ)
         while not self._turn(deadline, timeout):
             pass
@@ -138,23 +138,22 @@ class _Conversation:
             raise CommandTimeout(self._argv, f"still running after {timeout:g} s", *self._so_far())
         exited = False
         for key, _ in events:
-            if key.fd == self._pidfd:
-                exited = True
-            elif isinstance(key.data, memoryview):
-                self._write(key)
-            else:
-                self._read(key.fileobj, key.data)  # type: ignore[arg-type]
+            match key.data:
+                case None:  # the pidfd
+                    exited = True
+                case stream, memoryview() as rest:
+                    self._write(stream, rest)
+                case stream, buffer:
+                    self._read(stream, buffer)
         return exited
 
-    def _write(self, key: selectors.SelectorKey) -> None:
-        stream: Any = key.fileobj
-        rest: memoryview = key.data
+    def _write(self, stream: IO[bytes], rest: memoryview) -> None:
         try:
-            rest = rest[os.write(key.fd, rest) :] if rest else rest
+            rest = rest[os.write(stream.fileno(), rest) :] if rest else rest
         except BrokenPipeError:  # it does not want our input; its exit status tells what that means
             rest = rest[:0]
         if rest:
-            self._selector.modify(stream, selectors.EVENT_WRITE, rest)
+            self._selector.modify(stream, selectors.EVENT_WRITE, (stream, rest))
         else:
             self._selector.unregister(stream)
             stream.close()

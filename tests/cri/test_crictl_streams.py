@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import pty
@@ -14,17 +15,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.support.asking import container_of
 from tests.support.crictl import Crictl, Files, covers
 from tests.support.crid import Crid
 from tests.support.processes import eventually
 
 pytestmark = pytest.mark.timeout(900)  # the first run builds crictl
 TRANSPORTS = ["spdy", "websocket"]
-FOREVER = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
-
-
-async def container_of(crid: Crid, image: str, command: list[str] | None = None, **fields: object) -> str:
-    return await crid.run(await crid.run_pod(), image, command or FOREVER, **fields)
 
 
 @asynccontextmanager
@@ -35,7 +32,8 @@ async def started(command: list[str]) -> AsyncIterator[asyncio.StreamReader]:
     try:
         yield process.stdout
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+            process.terminate()
         await process.wait()
 
 

@@ -15,17 +15,13 @@ import pytest
 
 from cri.client import CriError
 from cri.streaming_client import StreamFailed, exec_session
+from tests.support.asking import container_of
 from tests.support.crid import Crid
 from tests.support.processes import commanded, eventually
 from tests.support.spdy_client import SpdyClient
 
 pytestmark = pytest.mark.timeout(900)  # the first run builds crictl
 TRANSPORTS = ["spdy", "websocket"]
-FOREVER = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
-
-
-async def container_of(crid: Crid, image: str, command: list[str] | None = None, **fields: object) -> str:
-    return await crid.run(await crid.run_pod(), image, command or FOREVER, **fields)
 
 
 async def join(

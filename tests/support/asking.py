@@ -1,4 +1,4 @@
-"""What a container says from inside, and what crid refuses: the two answers that most tests of a request look at."""
+"""What most tests of a request begin and end with: a container, what it says from inside, and what crid refuses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 
 from cri.client import CriError
 from tests.support.crid import Crid, Sandbox
+
+FOREVER = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 
 
 def security(**fields: Any) -> dict[str, Any]:
@@ -25,3 +27,8 @@ async def refused(crid: Crid, image: str, words: str, code: str = "INVALID_ARGUM
     with pytest.raises(CriError, match=words) as caught:
         await crid.create(await crid.run_pod(), image, ["true"], **fields)
     assert caught.value.code == code
+
+
+async def container_of(crid: Crid, image: str, command: list[str] | None = None, **fields: object) -> str:
+    """A container that runs until it is told to end, in a pod of its own: its id."""
+    return await crid.run(await crid.run_pod(), image, command or FOREVER, **fields)
