@@ -176,8 +176,11 @@ def _import_paths() -> Sequence[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of crid's environment; one malloc arena, because the zygote has one thread."""
-    own = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "PATH": os.defpath}
+    """Nothing of crid's environment; one malloc arena, because the zygote has one thread.
+
+    LD_BIND_NOW: what ld.so resolves at the first call only, each shim would resolve and write down for itself.
+    """
+    own = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1", "PATH": os.defpath}
     return own | ({VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {})
 
 

@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Final
 
+import prctl
+
 from runtime import arrival, exec, init, mounting, process, protections, rootfs, streams, tree
 from runtime.gathering import fill_gaps, gather
 from runtime.linux import caps, failpoints, mountapi, mountoptions, mounts, overlay, paths, syscalls
@@ -66,6 +68,7 @@ def rehearse() -> list[bytes]:
     with _stage():
         used = _used_by(_play)
     filling = fill_gaps()
+    used |= _named_in(used)
     gather(used)
     gather(_codes_of(_CHILDREN) - used)
     sys._clear_type_cache()  # a full cache would forget, in every shim anew, what importing has left in it
@@ -75,6 +78,9 @@ def rehearse() -> list[bytes]:
         for _ in range(ROUNDS):
             _play()
             _plan(document, cgroup)
+    with _nothing_done():
+        for _ in range(ROUNDS):
+            main._become_shim("rehearsal", "/proc/rehearsal")
     for function in _ONCE:
         _know_names(function.__code__.co_names)
     gc.collect()  # what still owns an fd must not close the number later, when it is another's
@@ -99,6 +105,14 @@ def _used_by(play: Callable[[], None]) -> set[CodeType]:
     return used
 
 
+def _named_in(used: set[CodeType]) -> set[CodeType]:
+    """What the code that ran names, in its own modules: a method that is kept to be called later is touched too."""
+    names = {name for code in used for name in code.co_names}
+    files = {code.co_filename for code in used}
+    modules = [module for name, module in sys.modules.items() if name.startswith("runtime.")]
+    return {code for code in _codes_of(modules) if code.co_name in names and code.co_filename in files}
+
+
 def _codes_of(modules: Iterable[ModuleType]) -> set[CodeType]:
     """The code of their functions and methods."""
     owners = [owner for module in modules for owner in (module, *_classes_of(module))]
@@ -120,6 +134,21 @@ def _stage() -> Iterator[None]:
         ):
             scenery.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, prop)
+        yield
+
+
+@contextmanager
+def _nothing_done() -> Iterator[None]:
+    """What a shim does to itself is not done, under the same names: where they lead is all that code remembers."""
+    with ExitStack() as scenery:
+        for module, names in (
+            (os, ("setsid", "chdir", "open", "write", "close", "dup2")),
+            (prctl, ("set_proctitle",)),
+            (syscalls, ("set_child_subreaper",)),
+        ):
+            for name in names:
+                scenery.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, lambda *_: 0)
         yield
 
 
