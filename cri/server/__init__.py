@@ -7,8 +7,8 @@ In reading order:
     service.py       every call: answers.py whose it is, errors.py how it fails, joins.py when it is there twice
     store.py         the sandboxes and containers of pods.py, as records (encoding.py); exits.py what happens to them
 
-    pods             run_pod_sandbox.py, pod_network.py, sysctls.py, user_namespaces.py, sandbox_end.py,
-                     stop_pod_sandbox.py, remove_pod_sandbox.py, update_pod_sandbox_resources.py
+    pods             run_pod_sandbox.py, sandbox_spec.py, sysctls.py, user_namespaces.py, pod_network.py,
+                     sandbox_end.py, stop_pod_sandbox.py, remove_pod_sandbox.py, update_pod_sandbox_resources.py
     containers       create_container.py, start_container.py, stop_container.py (signals.py), remove_container.py,
                      update_container_resources.py (limits.py, former_limits.py), reopen_container_log.py
     container_spec.py  from a request to what is started: oci.py puts the document together

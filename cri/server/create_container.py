@@ -20,7 +20,7 @@ from cri.server.daemon import Daemon
 from cri.server.errors import AlreadyExists, InvalidRequest, NotFound, WrongState
 from cri.server.joins import Joins
 from cri.server.pods import Container, Sandbox
-from cri.server.run_pod_sandbox import CONFIG_LIMIT
+from cri.server.sandbox_spec import CONFIG_LIMIT
 from cri.server.signals import stop_signal
 from images import Image
 from runtime.linux.failpoints import failpoint

@@ -13,40 +13,30 @@ A crash in between leaves entries in the ledger whose holder has no record: reco
 
 from __future__ import annotations
 
-import ipaddress
-import re
 import secrets
 import time
-from typing import Any
 
-from cni.podnetns import pod_sysctls
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
-from cri.server.errors import AlreadyExists, InvalidRequest, Unavailable, words_of
+from cri.server.errors import AlreadyExists, Unavailable, words_of
 from cri.server.etc_files import write_etc_files
 from cri.server.pod_network import attachment_of
 from cri.server.pods import Sandbox
-from cri.server.resources import oci_resources, with_overhead
 from cri.server.sandbox_end import take_back
+from cri.server.sandbox_spec import check_config, pod_cgroup, sandbox_spec
 from cri.server.store import sandbox_key
-from cri.server.sysctls import checked_sysctls
-from cri.server.user_namespaces import pod_maps
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect
-from runtime.spec import SandboxSpec
 
 FAILPOINTS = ("crid.run_sandbox.after_ledger", "crid.run_sandbox.after_shim", "crid.run_sandbox.after_network")
-
-# The pod's identity becomes part of names and environment of plugins; Kubernetes' own are far narrower (CVE-2025-0750).
-_IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,252}")
-CONFIG_LIMIT = 4 << 20
-"""Bytes of a configuration; Kubernetes allows 256 KiB of annotations."""
-_HOSTNAME_LIMIT = 64  # __NEW_UTS_LEN (sethostname(2))
 
 
 async def run_pod_sandbox(daemon: Daemon, request: api.RunPodSandboxRequest) -> api.RunPodSandboxResponse:
     """A new READY sandbox, or the outcome of the same request that is still under way or already done."""
-    _check(daemon, request)
+    if daemon.stopping.is_set():
+        raise Unavailable("crid is stopping")
+    check_config(request.config)
+    daemon.handlers.find(request.runtime_handler)
     key, asked = sandbox_key(request.config.metadata), request.SerializeToString(deterministic=True)
     if existing := daemon.store.named_sandbox(key):
         return api.RunPodSandboxResponse(pod_sandbox_id=_same(existing, request).id)
@@ -63,38 +53,6 @@ def _same(existing: Sandbox, request: api.RunPodSandboxRequest) -> Sandbox:
         f"sandbox {existing.id[:13]} of pod {existing.name}, attempt {existing.config.metadata.attempt}, {what}; "
         "remove it, or ask for the next attempt"
     )
-
-
-def _check(daemon: Daemon, request: api.RunPodSandboxRequest) -> None:
-    if daemon.stopping.is_set():
-        raise Unavailable("crid is stopping")
-    config = request.config
-    if config.ByteSize() > CONFIG_LIMIT:
-        raise InvalidRequest(f"config takes {config.ByteSize()} bytes, more than the limit of {CONFIG_LIMIT}")
-    if not config.HasField("metadata"):
-        raise InvalidRequest("config.metadata is missing: it names the pod")
-    daemon.handlers.find(request.runtime_handler)
-    for field in ("name", "namespace", "uid"):
-        value = getattr(config.metadata, field)
-        if not _IDENTITY.fullmatch(value):
-            raise InvalidRequest(f"metadata.{field} {value[:80]!r} is not of the form {_IDENTITY.pattern}")
-    if config.log_directory and (not config.log_directory.startswith("/") or "\0" in config.log_directory):
-        raise InvalidRequest(f"log_directory {config.log_directory[:200]!r} is not an absolute path")
-    if len(config.hostname.encode()) > _HOSTNAME_LIMIT or not config.hostname.isprintable():
-        raise InvalidRequest(f"hostname {config.hostname[:80]!r} is no hostname of at most {_HOSTNAME_LIMIT} bytes")
-    for port in config.port_mappings:
-        _check_port(port)
-
-
-def _check_port(port: api.PortMapping) -> None:
-    if not (0 <= port.host_port <= 65535 and 0 <= port.container_port <= 65535):
-        raise InvalidRequest(f"port mapping {port.host_port}:{port.container_port} is outside 0..65535")
-    if port.protocol not in api.Protocol.values():
-        raise InvalidRequest(f"port mapping {port.host_port}:{port.container_port}: unknown protocol {port.protocol}")
-    try:
-        ipaddress.ip_address(port.host_ip or "::")
-    except ValueError as error:
-        raise InvalidRequest(f"port mapping {port.host_port}:{port.container_port}: host_ip: {error}") from None
 
 
 async def _make(daemon: Daemon, request: api.RunPodSandboxRequest) -> str:
@@ -159,45 +117,3 @@ def _effects(sandbox: Sandbox, directory: str) -> list[Effect]:
     if sandbox.userns is not None:
         effects.append(Effect("mount", f"{directory}/ns/user", sandbox.id))
     return effects
-
-
-def pod_cgroup(daemon: Daemon, config: api.PodSandboxConfig) -> str:
-    """The logical cgroup of the pod: the client's, else one below the configured parent.
-
-    Raises InvalidRequest for systemd syntax and for paths that climb.
-    """
-    asked = config.linux.cgroup_parent
-    if not asked:
-        base = daemon.config.cgroup_parent.rstrip("/")
-        return f"{base}/pod{config.metadata.uid}"
-    names = asked.strip("/").split("/")
-    odd = not asked.isprintable() or any(name in ("", ".", "..") for name in names)
-    if not asked.startswith("/") or asked.endswith(".slice") or odd:
-        raise InvalidRequest(
-            f"cgroup_parent {asked[:200]!r} is no absolute cgroupfs path; the cgroup driver here is cgroupfs"
-        )
-    return "/" + "/".join(names)
-
-
-def sandbox_spec(daemon: Daemon, sandbox: Sandbox) -> SandboxSpec:
-    """The runtime's view of the sandbox; raises InvalidRequest."""
-    linux, options = sandbox.config.linux, sandbox.options
-    return SandboxSpec(
-        id=sandbox.id,
-        state_dir=str(daemon.sandbox_directory(sandbox.id)),
-        hostname=sandbox.hostname,
-        net=_namespace("network", options.network, {api.POD: "pod", api.NODE: "node"}),
-        ipc=_namespace("ipc", options.ipc, {api.POD: "pod", api.NODE: "node"}),
-        pid=_namespace("pid", options.pid, {api.POD: "pod", api.CONTAINER: "container", api.NODE: "node"}),
-        sysctls=(pod_sysctls() if options.network == api.POD else {}) | checked_sysctls(linux.sysctls, options),
-        cgroup_parent=sandbox.cgroup,
-        resources=oci_resources(with_overhead(linux)) if linux.HasField("resources") else {},
-        userns=pod_maps(options),
-        runtime=sandbox.runtime,
-    )
-
-
-def _namespace(kind: str, mode: api.NamespaceMode, words: dict[Any, str]) -> str:
-    if mode not in words:
-        raise InvalidRequest(f"namespace_options.{kind} of a sandbox cannot be {api.NamespaceMode.Name(mode)}")
-    return words[mode]
