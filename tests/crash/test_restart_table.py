@@ -8,6 +8,7 @@ machine's restart makes of those is the last table here.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -29,6 +30,8 @@ own network      | ready       | ready        | ready         | notready     | n
 host network     | ready       | ready        | ready         | notready     | notready | the same
 shared pids      | ready       | ready        | ready         | notready     | notready | the same, with an init in it
 no container     | ready       | ready        | ready         | notready     | notready | the same, with nothing in it
+user namespace   | ready       | ready        | ready         | notready     | notready | the same, with one more pin
+of runc          | ready       | ready        | ready         | notready     | notready | the same: runc is gone by then
 stopped          | notready    | notready     | notready      | notready     | notready | a stop is for ever
 lost its shim    | notready    | notready     | notready      | notready     | notready | a pod is never READY again
 """
@@ -45,6 +48,9 @@ start failed     | 128 Start   | 128 Start    | 128 Start     | 128 Start    | 1
 being stopped    | running     | 137 Error    | 137 Error     | lost         | lost        | a stop dies with crid
 with an exec     | running     | running      | running       | lost         | lost        | an exec changes nothing
 with an attach   | running     | running      | running       | lost         | lost        | nor is who looks on
+in user namespace| running     | running      | running       | lost         | lost        | as any other
+run by runc      | running     | running      | running       | lost         | lost        | its shim is its parent
+exited of runc   | 3 Error     | 3 Error      | 3 Error       | 3 Error      | 3 Error     | its shim has seen it
 """
 
 CALLS = """
@@ -79,7 +85,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture
 async def crid(registry: Registry) -> AsyncIterator[Crid]:
-    async with running_crid() as crid:
+    if shutil.which("runc") is None:
+        pytest.skip("runc is not installed (Debian: runc)")
+    async with running_crid(settings='runtimes.runc.path = "runc"') as crid:
         crid.trust_plain_http(registry.host)
         await crid.cri.PullImage(image={"image": f"{registry.host}/busybox:1"})
         yield crid

@@ -18,9 +18,17 @@ from tests.support.processes import eventually
 
 FOREVER = ["sh", "-c", "trap '' TERM; trap 'echo after' USR1; echo before; while :; do sleep 0.05; done"]
 OWN_PIDS = {"pid": api.CONTAINER}  # so that process 1 is the container's own, and can be told to speak
+IDS = {"host_id": 1_000_000, "container_id": 0, "length": 65_536}
+USERNS = {"mode": api.POD, "uids": [IDS], "gids": [IDS]}
+#: Containers that are not in the sandbox "own network", and where they are.
+ELSEWHERE = {"in user namespace": "user namespace", "run by runc": "of runc", "exited of runc": "of runc"}
 LITTLE_MEMORY = {"memory_limit_in_bytes": 16 << 20, "memory_swap_limit_in_bytes": 16 << 20}
 REASONS = {"OOMKilled": "OOM", "StartError": "Start"}
 CALL_SECONDS = 20.0
+
+
+def _linux(**options: Any) -> dict[str, Any]:
+    return {"security_context": {"namespace_options": options}}
 
 
 async def state_of(crid: Crid, container: str) -> str:
@@ -62,7 +70,8 @@ class Scene:
         await self._make_sandboxes()
         main = self._sandboxes["own network"]
         await self._make_containers(main)
-        await self._until_said(["running", "being stopped", "with an exec", "with an attach"], "before")
+        said = ["running", "being stopped", "with an exec", "with an attach", "in user namespace", "run by runc"]
+        await self._until_said(said, "before")
         await self._begin_calls()
 
     async def _make_sandboxes(self) -> None:
@@ -74,10 +83,13 @@ class Scene:
             ("stopped", OWN_PIDS),
             ("lost its shim", OWN_PIDS),
         ):
-            linux = {"security_context": {"namespace_options": options}}
-            self._sandboxes[name] = await self._crid.run_pod(linux=linux)
+            self._sandboxes[name] = await self._crid.run_pod(linux=_linux(**options))
         for name in ("host network", "shared pids"):
             await self._crid.run(self._sandboxes[name], self._image, FOREVER)
+        self._sandboxes["user namespace"] = await self._crid.run_pod(linux=_linux(userns_options=USERNS, **OWN_PIDS))
+        config = self._crid.pod_config(linux=_linux(**OWN_PIDS))
+        answer = await self._crid.cri.RunPodSandbox(config=config, runtime_handler="runc")
+        self._sandboxes["of runc"] = answer.pod_sandbox_id, config
         stopped, lost = self._sandboxes["stopped"][0], self._sandboxes["lost its shim"][0]
         await self._crid.cri.StopPodSandbox(pod_sandbox_id=stopped)
         os.kill(await shim_of(self._crid, lost), signal.SIGKILL)
@@ -85,7 +97,7 @@ class Scene:
 
     async def _make_containers(self, main: Sandbox) -> None:
         async def create(name: str, command: list[str], **linux: Any) -> None:
-            linux["security_context"] = {"namespace_options": OWN_PIDS}
+            linux |= _linux(**OWN_PIDS)
             self._containers[name] = await self._crid.create(main, self._image, command, name=name, linux=linux)
 
         async def run(name: str, command: list[str], **linux: Any) -> None:
@@ -103,7 +115,13 @@ class Scene:
         await run("start failed", ["/no/such/program"])
         for name in ("being stopped", "with an exec", "with an attach"):
             await run(name, FOREVER)
-        for name in ("exited 0", "exited 3", "oom killed"):
+        for name, pod, command in (
+            ("in user namespace", "user namespace", FOREVER),
+            ("run by runc", "of runc", FOREVER),
+            ("exited of runc", "of runc", ["sh", "-c", "echo bye; exit 3"]),
+        ):
+            self._containers[name] = await self._crid.run(self._sandboxes[pod], self._image, command, name=name)
+        for name in ("exited 0", "exited 3", "oom killed", "exited of runc"):
             await self._crid.ended(self._containers[name])
 
     async def _begin_calls(self) -> None:
@@ -138,7 +156,7 @@ class Scene:
             await eventually(lambda name=name: self._log(name).endswith(text))  # type: ignore[misc]
 
     def _log(self, name: str) -> str:
-        return self._crid.log_of(self._sandboxes["own network"][1], name)
+        return self._crid.log_of(self._sandboxes[ELSEWHERE.get(name, "own network")][1], name)
 
     async def calls(self) -> dict[str, str]:
         """`answers`, `fails`; `ends` or `goes on` for the stream."""
@@ -167,7 +185,7 @@ class Scene:
 
     async def logs_are_true(self) -> None:
         """What ended has said all, and what runs goes on being heard."""
-        for name in ("exited 0", "exited 3"):
+        for name in ("exited 0", "exited 3", "exited of runc"):
             assert self._log(name) == "bye"
         for name, id in self._containers.items():
             if await state_of(self._crid, id) == "running":
