@@ -16,6 +16,7 @@ from nodeagent.agent import Agent
 from nodeagent.config import Config, parse_arguments
 from nodeagent.node import Node, this_node
 from runtime.linux.exclusive import locked
+from runtime.linux.journal import log_to_stderr
 from runtime.linux.notify import notify
 
 log = logging.getLogger("nodeagent")
@@ -25,7 +26,7 @@ PATIENCE = 60.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    log_to_stderr()
     config = parse_arguments(argv)
     try:
         with exclusive(config):

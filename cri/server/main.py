@@ -27,6 +27,7 @@ from cri.server.recovery import recover
 from cri.server.service import Service
 from cri.server.settings import ConfigError
 from cri.server.tidying import tidy
+from runtime.linux.journal import log_to_stderr
 from runtime.linux.notify import notify
 
 log = logging.getLogger("crid")
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in VERBS:
         return VERBS[words[0]](words[1:])
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    log_to_stderr()
     try:
         config = parse_arguments(words)
         if os.geteuid() != 0:

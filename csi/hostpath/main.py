@@ -5,7 +5,6 @@ them: only NodeUnpublishVolume and NodeUnstageVolume take them away.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import platform
 import re
@@ -24,6 +23,7 @@ from csi.hostpath.sockets import SocketError, served
 from csi.hostpath.store import Store
 from csi.proto import csi_pb2, pluginregistration_pb2
 from csi.proto.services import handler
+from runtime.linux.journal import log_to_stderr
 from runtime.linux.notify import notify
 
 NAME = "hostpath.csi.nodeagent"
@@ -84,7 +84,7 @@ def registration_handler(name: str, endpoint: Path) -> grpc.GenericRpcHandler:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     os.umask(0o077)  # nobody else may connect to a socket in the moment before its chmod
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before any thread: all of them leave the signals to sigwait

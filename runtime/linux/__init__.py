@@ -12,6 +12,6 @@ In reading order:
     commands.py      programs of others, with a deadline
     ledger.py        effects outside the process; records.py metadata; database.py the SQLite file of both
     files.py         small files that are whole after a crash; failpoints.py where tests crash us
-    notify.py        a word to the service manager
+    notify.py        a word to the service manager; journal.py the lines of a daemon's log
     exclusive.py     what only one process may have
 """
