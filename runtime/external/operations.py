@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from runtime.container import Container
-from runtime.errors import InvalidSpec, NotFound
 from runtime.external.containers import ExternalContainer
 from runtime.external.execs import ExternalExec
-from runtime.shim.operations import STREAMS, Operations
+from runtime.shim.operations import Operations
 from runtime.shim.service import Handler, Request
 
 if TYPE_CHECKING:
@@ -53,11 +52,7 @@ class ExternalOperations(Operations):
     # Containers.
 
     def _start(self, request: Request) -> None:
-        doc, id = request.doc, request.doc["container"]
-        if self._stopping:
-            raise NotFound(f"sandbox {self._shim.home.spec.id} is being stopped")
-        if id in self._containers:
-            raise InvalidSpec(f"container {id} has been started before")
+        doc, id = request.doc, self._fresh(request)
         target = self._target(id, doc.get("pid_target"))
         container = ExternalContainer(self._shim.home, self._expect, doc, self._published)
         container.start(request.blob, functools.partial(self._started, request, container), target)
@@ -67,12 +62,6 @@ class ExternalOperations(Operations):
         """Its exit is on disk: tell it, and let the runtime forget the container before we do."""
         self._shim.service.tell({"event": "exited", **(container.exit or {})})
         cast(ExternalContainer, container).delete(functools.partial(self._swept, container))
-
-    def _swept(self, container: Container) -> None:
-        container.sweep()
-        for request in self._removing.pop(container.id, ()):
-            self._shim.service.handle(request)
-        self._continue_stop()
 
     def _signal(self, request: Request) -> None:
         self._external(request).signal_through(int(request.doc["signum"]), functools.partial(_reply, request))
@@ -86,15 +75,11 @@ class ExternalOperations(Operations):
     # Execs.
 
     def _exec(self, request: Request) -> None:
-        id = request.doc["exec"]
-        if id in self._execs:
-            raise InvalidSpec(f"exec {id} is running already")
-        given = dict(zip(request.doc["streams"], request.fds, strict=True))
-        stdin, stdout, stderr = (given[name].fileno() if name in given else -1 for name in STREAMS)
+        id, streams = self._exec_asked(request)
         process: Any = ExternalExec(self._external(request), id, next(self._exec_numbers), self._expect)
         started = functools.partial(self._exec_started, request, process)
         terminal = bool(request.doc.get("tty"))
-        process.start(request.blob, (stdin, stdout, stderr), terminal, started, self._exec_ended)
+        process.start(request.blob, streams, terminal, started, self._exec_ended)
         self._execs[id] = process, request.connection
 
 

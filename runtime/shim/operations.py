@@ -171,6 +171,9 @@ class Operations:
 
     def _published(self, container: Container) -> None:
         self._shim.service.tell({"event": "exited", **(container.exit or {})})
+        self._swept(container)
+
+    def _swept(self, container: Container) -> None:
         container.sweep()
         for request in self._removing.pop(container.id, ()):
             self._shim.service.handle(request)
@@ -227,16 +230,21 @@ class Operations:
     # Execs. They belong to the connection that asked for them: without it nobody can learn how they end.
 
     def _exec(self, request: Request) -> None:
+        id, streams = self._exec_asked(request)
+        number = next(self._exec_numbers)
+        process = ExecProcess(self._shim.home, self._find(request), id, number, self._shim.expect)
+        started = functools.partial(self._exec_started, request, process)
+        process.start(request.blob, streams, started, self._exec_ended)
+        self._execs[id] = process, request.connection
+
+    def _exec_asked(self, request: Request) -> tuple[str, tuple[int, int, int]]:
+        """The id of a new exec, and its streams."""
         id = request.doc["exec"]
         if id in self._execs:
             raise InvalidSpec(f"exec {id} is running already")
         given = dict(zip(request.doc["streams"], request.fds, strict=True))
         stdin, stdout, stderr = (given[name].fileno() if name in given else -1 for name in STREAMS)
-        number = next(self._exec_numbers)
-        process = ExecProcess(self._shim.home, self._find(request), id, number, self._shim.expect)
-        started = functools.partial(self._exec_started, request, process)
-        process.start(request.blob, (stdin, stdout, stderr), started, self._exec_ended)
-        self._execs[id] = process, request.connection
+        return id, (stdin, stdout, stderr)
 
     def _exec_started(self, request: Request, process: ExecProcess, error: bytes, master: Fd | None) -> None:
         if not error:
