@@ -1,4 +1,17 @@
-"""What every test shares: root probing, and the proof at the end of a run that nothing was left on the machine."""
+"""What every test shares: root probing, and the proof at the end of a run that nothing was left on the machine.
+
+What is where:
+
+    unit/         one module at a time, without root; unit/project: linters, types, imports and the tables of contents
+    kernel/       parts on the real kernel, and what it says inside
+    cri/          crid through its socket, against a real registry; the ecosystem's own programs as clients and judges
+    escapes/      published escapes, each replayed (table.toml)
+    crash/        kill -9 of everything at every step, and what becomes of each state
+    robustness/   containers, clients and plugins that behave badly, beside others that must not notice
+    node/         the agent, nodectl, a whole node
+    bench/, vm/   run by hand: the benchmark, a machine with unified cgroup v2
+    support/      what they are written with
+"""
 
 from __future__ import annotations
 
