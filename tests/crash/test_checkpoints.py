@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -152,6 +154,28 @@ async def test_criu_dies(crid: Crid, wrapped: Wrapped, daemon: tuple[Crid, str],
         assert not archives(crid)
     await goes_on(crid, pod)
     (crid.base / "one.tar").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    place.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", place], check=True, timeout=10)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True, timeout=10)
+
+
+@pytest.mark.parametrize("what", ["images", "archive"])
+async def test_a_full_disk(crid: Crid, daemon: tuple[Crid, str], tmp_path: Path, what: str) -> None:
+    pod, id = await counting(crid, daemon[1])
+    with small_disk(crid.root / "checkpoints" if what == "images" else tmp_path) as small:
+        request = api.CheckpointContainerRequest(container_id=id, location=str(tmp_path / "one.tar"), timeout=30)
+        with pytest.raises(CriError, match="no space left") as full:
+            await crid.cri.CheckpointContainer(request, timeout=60)
+        assert full.value.code == "RESOURCE_EXHAUSTED"
+        assert not list(small.iterdir())
+    await goes_on(crid, pod)
 
 
 async def test_a_stop_and_a_removal_do_not_wait_for_a_dump(

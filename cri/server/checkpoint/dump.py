@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cri.proto import api_pb2 as api
 from cri.proto import criu_pb2 as criu
 from cri.server.checkpoint.conversation import Conversation, common_options, directory_fd, last_words
 from cri.server.daemon import pod_of
-from cri.server.errors import CriFault, WrongState
+from cri.server.errors import CriFault, Exhausted, WrongState
 from cri.server.pods import Container
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mounttable import mounts
@@ -36,7 +37,7 @@ END_SECONDS = 5.0
 async def dump(container: Container, program: str, images: Path, work: Path, seconds: float) -> None:
     """Fill `images`; criu's log and statistics go to `work`. The container runs on (or stays frozen, if it was).
 
-    Raises WrongState with criu's last words, TookTooLong, OSError, ContainerError.
+    Raises WrongState with criu's last words, Exhausted for a full disk, TookTooLong, OSError, ContainerError.
     """
     pod = pod_of(container.sandbox)
     pid = int((await pod.container_status(container.id))["pid"])
@@ -51,6 +52,8 @@ async def dump(container: Container, program: str, images: Path, work: Path, sec
             request = criu.Request(type=criu.DUMP, opts=options)
             response = await conversation.ask(request, seconds + SPARE_SECONDS + END_SECONDS)
         if not response.success:
+            if _is_full(images):  # criu tells of it in many words, and none of them is that
+                raise Exhausted(f"no space left for a container's memory on the file system of {images.parents[1]}")
             raise WrongState(f"criu refused (errno {response.cr_errno}) {response.cr_errmsg}".strip())
     except CriFault as error:
         if words := last_words(work / LOG):
@@ -58,6 +61,12 @@ async def dump(container: Container, program: str, images: Path, work: Path, sec
         raise
     finally:
         conversation.close()
+
+
+def _is_full(directory: Path) -> bool:
+    """Whether not even one more page of memory has room."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize < resource.getpagesize() or (found.f_files > 0 and found.f_favail == 0)
 
 
 def _options(container: Container, pid: int, images: int, work: int, seconds: float) -> criu.Options:
