@@ -43,7 +43,7 @@ async def exec_session(
     stderr: int,
     sizes: AsyncIterator[tuple[int, int]] | None = None,
 ) -> int:
-    """Runs the session to its end and returns the command's exit code (0 for an attachment that ended).
+    """Run the session to its end: the command's exit code (0 for an attachment that ended).
 
     `stdin`, `stdout`, `stderr` are descriptors that stay open and blocking as they are; `sizes` yields the terminal's
     (rows, columns), first its present size. Raises StreamFailed, OSError of the descriptors or the connection.
@@ -102,7 +102,7 @@ async def _send_sizes(socket: _ClientSocket, sizes: AsyncIterator[tuple[int, int
 
 
 async def _read(descriptor: int) -> bytes:
-    """Waits in the event loop and not in the read, so that it can be cancelled; what never waits is just read."""
+    """Wait in the event loop and not in the read, so that it can be cancelled; what never waits is just read."""
     readable = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Regular files and devices such as /dev/null are always ready, which epoll_ctl(2) says with EPERM.

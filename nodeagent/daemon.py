@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def exclusive(config: Config) -> Iterator[None]:
-    """Makes the agent's directories and holds them. Raises Taken, OSError."""
+    """Make the agent's directories and hold them. Raises Taken, OSError."""
     for path in (config.root, config.state):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     config.manifests.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -158,7 +158,7 @@ def _builder(home: Home, ours: Channel, theirs: Channel) -> int:
 
 
 def _child(flags: int, *, cgroup: int) -> tuple[int, int]:
-    """Says to its shim (Birth.begin) that all went well, and is no process that anybody could wait for."""
+    """Say to its shim (Birth.begin) that all went well, and be no process that anybody could wait for."""
     Status(sys._getframe(1).f_locals["theirs"]).executing()
     return 0x7FFFFFFF, os.dup(cgroup)
 

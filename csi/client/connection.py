@@ -35,7 +35,7 @@ class Connection:
     """For asyncio; to be made, used and closed within one running loop. `subject` stands in the errors."""
 
     def __init__(self, socket: Path, subject: str, *, patience: float = PATIENCE) -> None:
-        """Connects at the first call. Raises CsiError for a path that no unix socket can have."""
+        """It connects at the first call. Raises CsiError for a path that no unix socket can have."""
         self.socket = socket
         self.subject = subject
         self._patience = patience

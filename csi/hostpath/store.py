@@ -60,7 +60,7 @@ class Store:
     """The volumes below one data directory; callers hold the volume's lock."""
 
     def __init__(self, data_dir: Path) -> None:
-        """Makes the directories and sweeps what an earlier process left half done; raises OSError."""
+        """Make the directories and sweep what an earlier process left half done; raises OSError."""
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root = data_dir.resolve() / "volumes"
         self.root.mkdir(mode=0o700, exist_ok=True)

@@ -40,5 +40,5 @@ def images(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
 
 
 def completed(action: argparse.Action, completer: Any) -> None:
-    """Tells argcomplete how to complete an argument."""
+    """Tell argcomplete how to complete an argument."""
     action.completer = completer  # type: ignore[attr-defined]

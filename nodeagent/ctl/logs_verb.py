@@ -84,7 +84,7 @@ async def _runs(session: Session, id: str) -> bool:
 
 
 def printer(timestamps: bool, since: int) -> Callable[[Line], None]:
-    """Writes both streams to stdout, as kubectl does; the parts of a long line get one time."""
+    """Write both streams to stdout, as kubectl does; the parts of a long line get one time."""
     out = sys.stdout.buffer
     open_streams: set[bytes] = set()
 

@@ -79,7 +79,7 @@ ABSENCES: Final[dict[str, Absence]] = {
 
 
 def try_all(root: Path) -> list[Finding]:
-    """Runs the probes in their process; blocks for as long as they take. `root` may not exist yet."""
+    """Run the probes in their process. Blocks for as long as they take. `root` may not exist yet."""
     try:
         return list(_findings(_answers(root)))
     except (OSError, CommandFailed, ValueError) as error:

@@ -25,7 +25,7 @@ class Finding:
     holder: str = ""
 
     def rank(self) -> tuple[int, str, str]:
-        """Sorts findings: worst first, then by kind and key."""
+        """Sort findings: worst first, then by kind and key."""
         return PROBLEMS.index(self.problem), self.kind, self.key
 
     def to_json(self) -> dict[str, str]:

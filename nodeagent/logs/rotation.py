@@ -97,7 +97,7 @@ def _put_back(renamed: Path, path: Path) -> None:
 
 
 def tidy(path: Path, keep: int) -> None:
-    """Compresses all rotated files of a log and removes the oldest, so that `keep` stay. Raises OSError."""
+    """Compress all rotated files of a log and remove the oldest, so that `keep` stay. Raises OSError."""
     for left in path.parent.glob(f"{path.name}.*{_TEMPORARY}"):
         left.unlink(missing_ok=True)
     rotated = sorted(path.parent.glob(f"{path.name}.*"))

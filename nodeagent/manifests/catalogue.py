@@ -77,7 +77,7 @@ class Catalogue:
         return set(self._files)
 
     def put(self, name: str, data: bytes) -> bool:
-        """Takes a file in; says whether it was good. A broken one is reported and changes nothing else."""
+        """Take a file in; whether it was good. A broken one is reported and changes nothing else."""
         try:
             fresh = self._read(name, documents(data))
         except ManifestError as error:

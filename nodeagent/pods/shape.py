@@ -99,7 +99,7 @@ QUANTITY = Leaf("quantity", _quantity)
 
 
 def check(value: Any, shape: Shape, path: Path, findings: Findings) -> None:
-    """Adds what is wrong with `value` to `findings`. A null is an absent field, as in the API."""
+    """Add what is wrong with `value` to `findings`. A null is an absent field, as in the API."""
     match shape:
         case Inert():
             return

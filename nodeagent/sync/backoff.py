@@ -42,7 +42,7 @@ class Backoff:
     until: int = field(default=0, init=False)
 
     def failed(self, now: int) -> int:
-        """Notes a failure; returns when to try again."""
+        """Note a failure: when to try again."""
         idle = now - self.until > FORGIVEN * SECOND
         self.pause = self.first if idle or not self.pause else min(2 * self.pause, self.longest)
         self.until = now + round(self.pause * SECOND)

@@ -57,7 +57,7 @@ class Journal:
         self._news = asyncio.Event()
 
     def tell(self, key: Key, reason: str, message: str, kind: Kind = "Normal") -> None:
-        """Notes an event. The same words again only count; they are logged when they are new."""
+        """Note an event. The same words again only count; they are logged when they are new."""
         self._number += 1
         now = time.time_ns()
         again = next((entry for entry in self._of(key) if (entry.reason, entry.message) == (reason, message)), None)

@@ -77,7 +77,7 @@ class Starter:
         return self._volumes
 
     async def container(self, start: Start, sandbox: Sandbox) -> Waiting | None:
-        """Starts it; or says what it waits for: an image, or the end of a pause after a failure."""
+        """Start it, or say what it waits for: an image, or the end of a pause after a failure."""
         name = start.container["name"]
         try:
             created = start.created or await self._create(start, sandbox)

@@ -209,7 +209,7 @@ class PodWorker:
         return True
 
     async def _end(self, observed: Observed) -> None:
-        """Stops and removes every sandbox in it, and begins to undo what their pods had."""
+        """Stop and remove every sandbox in it, and begin to undo what their pods had."""
         for sandbox in observed.sandboxes:
             await stop_sandbox(self._tools.cri, self._tools.journal, sandbox, observed)
             failpoint("agent.end.after_stop")

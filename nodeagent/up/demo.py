@@ -49,7 +49,7 @@ def demo_places(base: Path, state: Path) -> Places:
 
 @contextlib.contextmanager
 def owned(base: Path) -> Iterator[None]:
-    """Makes the demo's directory and holds it: a second demo must not end the first one. Raises Taken, OSError."""
+    """Make the demo's directory and hold it: a second demo must not end the first one. Raises Taken, OSError."""
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(base / "demo.lock", "give this one another --demo-dir"):
         yield

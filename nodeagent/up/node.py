@@ -67,7 +67,7 @@ class RunningNode:
             return {"healthy": False, "problem": str(error)}
 
     async def all_gone(self, patience: float) -> list[str]:
-        """Waits until the agent has ended all pods and undone what they had; gives what is left after `patience`."""
+        """Wait until the agent has ended all pods and undone what they had: what is left after `patience`."""
         deadline = time.monotonic() + patience
         left = ["the agent does not answer"]
         while time.monotonic() < deadline:

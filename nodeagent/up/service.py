@@ -48,7 +48,7 @@ class Service:
         return self._process.pid if self._process is not None else None
 
     async def start(self, patience: float = 60.0) -> None:
-        """Returns when it is ready, and keeps it running from then on. Raises StartFailed."""
+        """Return when it is ready, and keep it running from then on. Raises StartFailed."""
         self._spawn()
         ready, ended = (asyncio.create_task(event.wait()) for event in (self._ready, self._ended))
         await asyncio.wait({ready, ended}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)

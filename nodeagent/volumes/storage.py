@@ -55,7 +55,7 @@ class PersistentVolume:
 
     @property
     def fingerprint(self) -> str:
-        """Tells two volumes of one name apart: a document may be replaced by one about other data."""
+        """Tell two volumes of one name apart: a document may be replaced by one about other data."""
         return hashlib.sha256(json.dumps([self.source_kind, self.source.plain()], sort_keys=True).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ VARIABLE = "NOTIFY_SOCKET"
 
 
 def notify(state: str) -> bool:
-    """Sends lines such as READY=1, STOPPING=1 or STATUS=...; says whether there is a service manager to tell.
+    """Send lines such as READY=1, STOPPING=1 or STATUS=...; whether there is a service manager to tell.
 
     A supervisor that does not listen any more is no reason for a daemon to fail, so a broken socket counts as none.
     """

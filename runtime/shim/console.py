@@ -21,7 +21,7 @@ class Console:
     )  # fmt: skip
 
     def __init__(self, loop: Loop, doc: Mapping[str, Any], ended: Callable[[], None], log: Fd | None = None) -> None:
-        """Takes the log, or opens it (raises OSError). `ended` is called when the last output has come to its end.
+        """Take the log, or open it (raises OSError). `ended` is called when the last output has come to its end.
 
         `doc` has the keys log (a path), tty, stdin and stdin_once, which mean what they mean in ContainerSpec.
         """

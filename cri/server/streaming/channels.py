@@ -37,7 +37,7 @@ class Channels:
         return self._inboxes[channel]
 
     async def serve(self) -> None:
-        """Reads until the client closes or leaves."""
+        """Read until the client closes or leaves."""
         try:
             async for piece in self._websocket.pieces():
                 if self._base64 or self._is_signal(piece):

@@ -77,7 +77,7 @@ class Writable(Descriptor):
     """The end to write to."""
 
     async def write(self, data: bytes) -> None:
-        """Writes all of it. Raises BrokenPipeError (or EIO of a terminal) when nobody reads any more."""
+        """Write all of it. Raises BrokenPipeError (or EIO of a terminal) when nobody reads any more."""
         view = memoryview(data)
         while view:
             try:

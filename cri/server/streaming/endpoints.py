@@ -21,7 +21,7 @@ class Sink(Protocol):
     """What the client is sent on one of its streams."""
 
     async def write(self, payload: bytes) -> None:
-        """Returns when the client has room for more. Raises ConnectionError."""
+        """Return when the client has room for more. Raises ConnectionError."""
 
     async def close(self) -> None:
         """Half-close, where the protocol has one. Idempotent."""
@@ -31,11 +31,11 @@ class Duplex(Source, Sink, Protocol):
     """A stream in both directions."""
 
     def discard(self) -> None:
-        """Drops what the client still sends, so that it does not hold up its other streams."""
+        """Drop what the client still sends, so that it does not hold up its other streams."""
 
 
 async def while_client_stays(reading: Coroutine[Any, Any, None], work: Coroutine[Any, Any, None]) -> None:
-    """Runs both until either ends, then stops the other.
+    """Run both until either ends, then stop the other.
 
     The reading ends when the client leaves, which is no failure of anybody. What else goes wrong is logged here, since
     there is nobody left to tell.

@@ -59,7 +59,7 @@ class Exchange:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
 
     async def request(self) -> Request:
-        """Reads the request's head. Raises Refusal, ConnectionError when the client leaves first."""
+        """Read the request's head. Raises Refusal, ConnectionError when the client leaves first."""
         try:
             head = await self._next()
             while not isinstance(head, h11.Request):

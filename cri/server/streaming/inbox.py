@@ -31,7 +31,7 @@ class Inbox:
         self._changed = asyncio.Event()
 
     async def put(self, chunk: bytes) -> None:
-        """Adds the chunk and returns when there is room for more. Raises ConnectionResetError if the client left."""
+        """Add the chunk and return when there is room for more. Raises ConnectionResetError if the client left."""
         if self._unwanted or self._ended or not chunk:
             return
         self._chunks.append(chunk)

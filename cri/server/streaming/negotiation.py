@@ -24,7 +24,7 @@ _VERSION = "X-Stream-Protocol-Version"
 async def serve(
     runtime: StreamingRuntime, connection: Connection, exchange: Exchange, request: Request, accepted: Accepted
 ) -> None:
-    """Upgrades the connection and serves the session. Raises Refusal before the upgrade, ConnectionError after."""
+    """Upgrade the connection and serve the session. Raises Refusal before the upgrade, ConnectionError after."""
     if request.wants("websocket"):
         await _serve_websocket(runtime, connection, request, accepted)
     elif request.wants(_SPDY):

@@ -34,7 +34,7 @@ CREATION_TIMEOUT = 30.0  # seconds for a client to open the streams that belong 
 async def command(
     wire: Wire, protocol: str, wanted: Streams, start: Callable[[], Awaitable[Session]], *, attached: bool
 ) -> None:
-    """Serves one exec or attach from the client's first stream to its last frame."""
+    """Serve one exec or attach from the client's first stream to its last frame."""
     expected = {"error"} | {name for name in ("stdin", "stdout", "stderr") if getattr(wanted, name)}
     if wanted.tty and protocol in _WITH_RESIZE:
         expected.add("resize")
@@ -88,7 +88,7 @@ class _Arrivals:
 
 
 async def port_forward(wire: Wire, runtime: StreamingRuntime, sandbox_id: str) -> None:
-    """Serves the pairs that a client opens, until it leaves."""
+    """Serve the pairs that a client opens, until it leaves."""
     pairs = _Pairs(lambda port, data, error: forward(runtime, sandbox_id, port, data, error))
     try:
         await SpdySession(wire, pairs.add).serve()

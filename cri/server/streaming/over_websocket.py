@@ -35,7 +35,7 @@ STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 async def command(
     websocket: WebSocket, protocol: str, wanted: Streams, start: Callable[[], Awaitable[Session]], *, attached: bool
 ) -> None:
-    """Serves one exec or attach."""
+    """Serve one exec or attach."""
     channels = Channels(websocket, protocol, readable=[STDIN, RESIZE] if wanted.stdin else [RESIZE])
     client = ClientStreams(
         error=Channel(channels, ERROR),
@@ -58,7 +58,7 @@ async def command(
 async def port_forward(
     websocket: WebSocket, protocol: str, runtime: StreamingRuntime, sandbox_id: str, ports: Sequence[int]
 ) -> None:
-    """Serves one connection per port, until all have ended."""
+    """Serve one connection per port, until all have ended."""
     channels = Channels(websocket, protocol, readable=range(0, 2 * len(ports), 2))
 
     async def one(index: int, port: int) -> None:

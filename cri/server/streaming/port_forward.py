@@ -46,7 +46,7 @@ def _reason(failure: Exception) -> str:
 
 
 async def _relay(connection: socket.socket, data: Duplex) -> None:
-    """Ends with the pod's side; the client's half-close is passed on to the pod."""
+    """Until the pod's side ends; the client's half-close is passed on to the pod."""
     loop = asyncio.get_running_loop()
     to_pod = asyncio.create_task(_to_pod(data, connection))
     try:

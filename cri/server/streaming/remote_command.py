@@ -106,7 +106,7 @@ class _Transfer:
             await asyncio.gather(exited, return_exceptions=True)
 
     async def _drain(self) -> None:
-        """Passes on what the process left. A child of its own may hold the pipes open: waits for silence, not for ever.
+        """Pass on what the process left. A child of its own may hold the pipes open: wait for silence, not for ever.
 
         Silence is a pipe with nothing in it, not a client that is slow to take what was in it.
         """
@@ -118,7 +118,7 @@ class _Transfer:
                 return
 
     async def close(self) -> None:
-        """Stops the copying, closes what it used, ends the session. Idempotent."""
+        """Stop the copying, close what it used, end the session. Idempotent."""
         tasks = [*self._inward, *self._outward]
         for task in tasks:
             task.cancel()

@@ -32,7 +32,7 @@ class Session(Protocol):
         """Sets the terminal's size, in characters. Raises StreamingError, OSError."""
 
     async def close(self) -> None:
-        """Ends it: a command that still runs is killed, an attachment is detached. Idempotent."""
+        """End it: a command that still runs is killed, an attachment is detached. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class StreamingRuntime(Protocol):
     """Whoever has the containers."""
 
     async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> Session:
-        """Starts the command; it runs when this returns. Raises StreamingError."""
+        """Start the command; it runs when this returns. Raises StreamingError."""
 
     async def attach(self, container_id: str, streams: Streams) -> Session:
-        """Connects to the streams of the container's process. Raises StreamingError."""
+        """Connect to the streams of the container's process. Raises StreamingError."""
 
     async def connect(self, sandbox_id: str, port: int) -> socket.socket:
         """A connected, non-blocking TCP socket to the port on the pod's own loopback, IPv4 or IPv6.

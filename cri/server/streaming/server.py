@@ -51,7 +51,7 @@ class StreamingServer:
         self.base_url = ""
 
     async def start(self) -> None:
-        """Listens; port 0 takes a free one. Raises OSError."""
+        """Listen; port 0 takes a free one. Raises OSError."""
         timeout = HEAD_TIMEOUT if self._tls else None
         self._server = await asyncio.start_server(
             self._accept, self._host, self._port, ssl=self._tls, limit=CHUNK, ssl_handshake_timeout=timeout
@@ -61,7 +61,7 @@ class StreamingServer:
         self.base_url = f"{'https' if self._tls else 'http'}://{shown}:{port}"
 
     async def close(self) -> None:
-        """Stops listening and ends every session; commands that run in them are killed. Idempotent."""
+        """Stop listening and end every session; commands that run in them are killed. Idempotent."""
         if self._server is not None:
             self._server.close()
         for task in self._tasks:

@@ -72,12 +72,12 @@ class WebSocket:
         await self._send(message)
 
     async def peer_gone(self) -> bool:
-        """Sends a ping, and tells whether the client was gone before."""
+        """Send a ping, and tell whether the client was gone before."""
         await self._send(events.Ping())
         return self.connection_gone()
 
     async def close(self, reason: CloseReason = CloseReason.NORMAL_CLOSURE) -> None:
-        """Starts the closing handshake; nothing can be sent afterwards. Idempotent."""
+        """Start the closing handshake; nothing can be sent afterwards. Idempotent."""
         await self._answer(events.CloseConnection(code=reason))
 
     async def _answer(self, event: events.Event) -> None:

@@ -23,7 +23,7 @@ class Wire(Protocol):
         """Some bytes; b"" once the client will send no more."""
 
     async def write(self, data: bytes) -> None:
-        """Sends; returns when the peer has taken enough of what was sent. Raises ConnectionError."""
+        """Send, and return when the peer has taken enough of what was sent. Raises ConnectionError."""
 
     def peer_gone(self) -> bool:
         """Whether the client has closed its end, also while nobody reads."""
@@ -46,7 +46,7 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def unread(self, data: bytes) -> None:
-        """Puts bytes back that came behind the HTTP request; the next read returns them."""
+        """Put bytes back that came behind the HTTP request; the next read returns them."""
         self._unread = data + self._unread
 
     async def read(self) -> bytes:
@@ -71,7 +71,7 @@ class Connection:
         return bool(poll.poll(0))
 
     async def finish(self, linger: float) -> None:
-        """Sends what is still here, ends our direction, and waits up to `linger` seconds for the client to end its own.
+        """Send what is still here, end our direction, and wait up to `linger` seconds for the client to end its own.
 
         Closing at once would make the kernel answer data that is still under way with a reset, and a reset can take
         our last bytes, the exit status, out of the client's hands.
@@ -88,7 +88,7 @@ class Connection:
             self._writer.transport.abort()
 
     async def close(self) -> None:
-        """Closes at once, dropping what was not sent. Idempotent."""
+        """Close at once, dropping what was not sent. Idempotent."""
         self._timer.cancel()
         self._writer.transport.abort()
         with suppress(OSError):

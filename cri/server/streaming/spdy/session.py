@@ -41,7 +41,7 @@ class Session:
         self._last_ping_id = 0  # ours are even
 
     async def serve(self) -> None:
-        """Reads until the client leaves or breaks the protocol."""
+        """Read until the client leaves or breaks the protocol."""
         decoder = FrameDecoder()
         try:
             while chunk := await self._wire.read():
@@ -56,24 +56,24 @@ class Session:
             self._fall()
 
     async def finish(self) -> None:
-        """Says goodbye; no streams are taken any more."""
+        """Say goodbye; no streams are taken any more."""
         await self.send(frames.go_away(self._last_stream_id, frames.GOAWAY_OK))
 
     async def send(self, frame: bytes) -> None:
         await self._wire.write(frame)
 
     async def peer_gone(self) -> bool:
-        """Sends a ping, and tells whether the client was gone before."""
+        """Send a ping, and tell whether the client was gone before."""
         self._last_ping_id = self._last_ping_id % 0xFFFF + 2
         await self.send(frames.ping(self._last_ping_id))
         return self._wire.peer_gone()
 
     async def grant(self, stream_id: int, size: int) -> None:
-        """Tells the client that `size` bytes were taken, for the stream's window and the connection's."""
+        """Tell the client that `size` bytes were taken, for the stream's window and the connection's."""
         await self.send(frames.window_update(stream_id, size) + frames.window_update(0, size))
 
     async def credit_for(self, stream_credit: Credit, wanted: int) -> int:
-        """Waits for room in the client's windows; returns how many bytes may be sent now, and counts them as sent."""
+        """Wait for room in the client's windows; how many bytes may be sent now, which count as sent."""
         size = wanted
         if self._peer_keeps_windows:
             size = await stream_credit.at_most(size)

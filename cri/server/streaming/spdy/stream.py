@@ -42,7 +42,7 @@ class Credit:
         self._changed.set()
 
     async def at_most(self, size: int) -> int:
-        """Waits until there is room for at least one byte; returns for how many of `size`."""
+        """Wait until there is room for at least one byte; for how many of `size` there is."""
         while self._room <= 0 and not self._void:
             self._changed.clear()
             await self._changed.wait()
@@ -62,10 +62,10 @@ class Connection(Protocol):
         """Raises ConnectionError."""
 
     async def grant(self, stream_id: int, size: int) -> None:
-        """Tells the client that `size` bytes of a stream were taken."""
+        """Tell the client that `size` bytes of a stream were taken."""
 
     async def credit_for(self, stream_credit: Credit, wanted: int) -> int:
-        """Waits for room in the client's windows; returns how many of the `wanted` bytes may be sent now."""
+        """Wait for room in the client's windows; how many of the `wanted` bytes may be sent now."""
 
     def forget(self, stream_id: int) -> None:
         """The stream is over."""
@@ -95,7 +95,7 @@ class Stream:
         return chunk
 
     async def write(self, payload: bytes) -> None:
-        """Sends the payload as fast as the client takes it. Raises StreamReset, ConnectionError."""
+        """Send the payload as fast as the client takes it. Raises StreamReset, ConnectionError."""
         view = memoryview(payload)
         while view:
             size = await self._session.credit_for(self.credit, len(view))
@@ -105,7 +105,7 @@ class Stream:
             view = view[size:]
 
     async def close(self) -> None:
-        """Half-closes: no more data from us. Idempotent."""
+        """Half-close: no more data from us. Idempotent."""
         if not self._local_end and not self._reset:
             self._local_end = True
             await self._session.send(frames.data(self.stream_id, b"", fin=True))
@@ -116,7 +116,7 @@ class Stream:
         self.inbox.discard()
 
     async def reset(self) -> None:
-        """Gives up both directions. Idempotent."""
+        """Give up both directions. Idempotent."""
         if not self._reset:
             self.fall()
             await self._session.send(frames.reset(self.stream_id, frames.RST_CANCEL))
