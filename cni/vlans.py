@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from cni.errors import InvalidConfig
 
+#: The last VLAN id (IEEE 802.1Q); 0 stands for none.
 LAST: Final = 4094
-"""The last VLAN id (IEEE 802.1Q); 0 stands for none."""
 NATIVE: Final = 1
 _TRUNK: Final = 'write {"id": 7} or {"minID": 7, "maxID": 9}'
 

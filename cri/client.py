@@ -23,11 +23,11 @@ from google.protobuf.message import Message
 
 from cri.proto.services import Method, methods
 
+#: Seconds a call may take when the caller names no deadline (the kubelet's runtimeRequestTimeout default).
 DEFAULT_TIMEOUT = 120.0
-"""Seconds a call may take when the caller names no deadline (the kubelet's runtimeRequestTimeout default)."""
 
+#: Bytes. ExecSync alone may answer 16 MiB of stdout and of stderr, which is beyond the kubelet's own limit.
 MAX_MESSAGE = 64 << 20
-"""Bytes. ExecSync alone may answer 16 MiB of stdout and of stderr, which is beyond the kubelet's own limit."""
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE),

@@ -43,10 +43,10 @@ from runtime.linux.records import Records
 
 log = logging.getLogger(__name__)
 
+#: Of the agent's entries in the ledger.
 OWNER = "nodeagent"
-"""Of the agent's entries in the ledger."""
+#: Seconds after which a worker that failed by a fault of ours looks at its pod again.
 REVIVAL = 10.0
-"""Seconds after which a worker that failed by a fault of ours looks at its pod again."""
 
 
 class Agent:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from nodeagent.pods import names
 
+#: Bytes of struct sockaddr_un (unix(7)), less the closing NUL.
 SOCKET_PATH_LIMIT = 107
-"""Bytes of struct sockaddr_un (unix(7)), less the closing NUL."""
 ROOT = Path("/var/lib/nodeagent")
 STATE = Path("/run/nodeagent")
 MANIFESTS = Path("/etc/nodeagent/manifests")

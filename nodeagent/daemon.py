@@ -21,8 +21,8 @@ from runtime.linux.notify import notify
 
 log = logging.getLogger("nodeagent")
 
+#: Seconds that the agent waits at its start for a runtime; then it ends, for whoever started it to see.
 PATIENCE = 60.0
-"""Seconds that the agent waits at its start for a runtime; then it ends, for whoever started it to see."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

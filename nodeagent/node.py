@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
+#: Documentation addresses (RFC 5737, RFC 3849): only the route to them is asked for, nothing is sent.
 _TARGETS = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Documentation addresses (RFC 5737, RFC 3849): only the route to them is asked for, nothing is sent."""
 
 
 @dataclass(frozen=True, slots=True)

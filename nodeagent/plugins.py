@@ -45,8 +45,8 @@ class PluginHandler(Protocol):
     async def deregister(self, plugin: PluginInfo, socket: Path) -> None: ...
 
 
+#: Inode and modification time (which, unlike the change time, a chmod leaves): a socket apart from its successor.
 Identity = tuple[int, int]
-"""Inode and modification time (which, unlike the change time, a chmod leaves): a socket apart from its successor."""
 
 
 @dataclass(slots=True)

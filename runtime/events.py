@@ -16,8 +16,8 @@ class Exited:
     exit_code: int
     finished_at: int
     oom_killed: bool
+    #: From a record only: whoever had asked for the start may not have heard of it.
     started_at: int = 0
-    """From a record only: whoever had asked for the start may not have heard of it."""
 
     @classmethod
     def from_json(cls, sandbox_id: str, doc: Mapping[str, Any]) -> Exited:

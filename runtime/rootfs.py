@@ -43,8 +43,8 @@ class _Parsed:
     target: str
     options: MountOptions
     idmapped: bool
+    #: Ours, OCI has no word for it: the source is a path without links, and a link in it by now is an attack.
     resolved: bool
-    """Ours, OCI has no word for it: the source is a path without links, and a link in it by now is an attack."""
 
 
 def tree_of(spec: ContainerSpec) -> dict[str, Any]:

@@ -34,8 +34,8 @@ PLACE: Final = "/run"
 CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids", "devices", "blkio")
 _DIRECTORIES: Final = ("lower/bin", "upper", "work", "pod", "shm", "etc", "v2/c")
 
+#: Prepares on the stage what a shim's child finds prepared; what it returns is that child's work.
 Role = Callable[[], Callable[[], None]]
-"""Prepares on the stage what a shim's child finds prepared; what it returns is that child's work."""
 
 
 def send_scouts() -> None:

@@ -20,8 +20,8 @@ class Method:
     service: str
     request: type[Message]
     response: type[Message]
+    #: Whether the server answers with a stream; no CRI client sends one.
     streams: bool
-    """Whether the server answers with a stream; no CRI client sends one."""
 
     @property
     def path(self) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 ITEMS = 64
+#: A message is ended by the item that reaches this; annotations alone may be 256 KiB, and clients accept 16 MiB.
 BYTES = 1 << 20
-"""A message is ended by the item that reaches this; annotations alone may be 256 KiB, and clients accept 16 MiB."""
 
 T = TypeVar("T")
 

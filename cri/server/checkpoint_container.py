@@ -9,8 +9,8 @@ from cri.server.checkpoint.archive import check_location
 from cri.server.checkpoint.take import check_container, paused, take
 from cri.server.daemon import Daemon
 
+#: For a client that leaves the choice to us.
 SECONDS = 300.0
-"""For a client that leaves the choice to us."""
 
 
 async def checkpoint_container(

@@ -20,11 +20,11 @@ from cri.server.streaming.config import StreamingConfig
 from images.errors import ImageError
 from images.reference import Reference
 
+#: The handler's name of the built-in runtime.
 BUILT_IN = "crid"
-"""The handler's name of the built-in runtime."""
 
+#: Bytes: more than any disk has.
 MAX_LIMIT = 1 << 62
-"""Bytes: more than any disk has."""
 
 _HANDLER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -118,19 +118,19 @@ class Config:
     state: Path = Path("/run/nodeagent")
     listen: Path = Path("/run/nodeagent/cri.sock")
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    #: [images] registries: directories with one HOST/hosts.toml for each registry that needs one.
     registries: tuple[Path, ...] = (Path("/etc/nodeagent/certs.d"), Path("/etc/containerd/certs.d"))
-    """[images] registries: directories with one HOST/hosts.toml for each registry that needs one."""
+    #: [images] pinned: references of images that the kubelet may not collect as garbage.
     pinned: tuple[str, ...] = ()
-    """[images] pinned: references of images that the kubelet may not collect as garbage."""
+    #: [cgroup] parent: logical cgroup of a sandbox that names no cgroup_parent itself.
     cgroup_parent: str = "/"
-    """[cgroup] parent: logical cgroup of a sandbox that names no cgroup_parent itself."""
     runtimes: tuple[RuntimeConfig, ...] = (RuntimeConfig(BUILT_IN),)
+    #: The handler of a pod that asks for none.
     default_runtime: str = BUILT_IN
-    """The handler of a pod that asks for none."""
+    #: Where devices are described (Container Device Interface); a later directory wins.
     cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
-    """Where devices are described (Container Device Interface); a later directory wins."""
+    #: Whether a device belongs to run_as_user and run_as_group inside, for those who are not root there.
     device_ownership_from_security_context: bool = False
-    """Whether a device belongs to run_as_user and run_as_group inside, for those who are not root there."""
     nri: NriConfig = field(default_factory=NriConfig)
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -60,16 +60,16 @@ class Daemon:
     accounts: AccountCache = field(default_factory=AccountCache)
     sandboxes_under_way: Joins[str] = field(default_factory=lambda: Joins("pod sandbox"))
     containers_under_way: Joins[str] = field(default_factory=lambda: Joins("container"))
+    #: How far the pulls under way are, by the name that was asked for; the CRI shows it in Status, verbose.
     pulls: dict[str, Progress] = field(default_factory=dict)
-    """How far the pulls under way are, by the name that was asked for; the CRI shows it in Status, verbose."""
+    #: Snapshots that no container had when crid started.
     orphans: list[str] = field(default_factory=list)
-    """Snapshots that no container had when crid started."""
+    #: Containers whose start may have been under way when crid ended, locked until tidying has taken that back.
     half_started: list[Container] = field(default_factory=list)
-    """Containers whose start may have been under way when crid ended, locked until tidying has taken that back."""
+    #: Sandboxes whose shims did not answer at once when crid started (cri.server.recovery).
     adopting: set[asyncio.Task[None]] = field(default_factory=set)
-    """Sandboxes whose shims did not answer at once when crid started (cri.server.recovery)."""
+    #: Whether what a former run has left is out of the way of new pods (cri.server.tidying).
     tidied: asyncio.Event = field(default_factory=asyncio.Event)
-    """Whether what a former run has left is out of the way of new pods (cri.server.tidying)."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def sandbox_directory(self, id: str) -> Path:

@@ -18,8 +18,8 @@ from cri.server.mounts import OciMount, merge_mounts
 from cri.server.user_namespaces import Maps, oci_mappings
 from runtime.linux.overlay import OverlayRootfs
 
+#: Of one image; a hostile one could have us make any number of mounts.
 LIMIT = 64
-"""Of one image; a hostile one could have us make any number of mounts."""
 
 
 def with_declared(

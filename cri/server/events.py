@@ -17,8 +17,8 @@ from cri.server.pods import Sandbox
 from cri.server.statuses import container_statuses, sandbox_status
 
 QUEUE_LIMIT = 4096
+#: Of all that waits for one listener: an event carries its whole pod, annotations and all.
 QUEUE_BYTES = 32 << 20
-"""Of all that waits for one listener: an event carries its whole pod, annotations and all."""
 
 
 class _Listener:

@@ -118,5 +118,5 @@ class _Output:
         return bytes(self._kept)
 
 
+#: Bound for the last reads: a grandchild that still writes must not keep us here.
 _PIPE_READS = 64
-"""Bound for the last reads: a grandchild that still writes must not keep us here."""

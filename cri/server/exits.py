@@ -16,8 +16,8 @@ from runtime.linux.ledger import Ledger
 
 log = logging.getLogger("crid")
 
+#: Exit code of a container whose real one nobody can know any more; the peers report the same.
 LOST_EXIT_CODE = 255
-"""Exit code of a container whose real one nobody can know any more; the peers report the same."""
 
 
 class Exits:

@@ -22,8 +22,8 @@ _UNSET: Mapping[str, Resources] = {
     "memory": {"limit": -1, "swap": -1},
     "pids": {"limit": -1},
 }
+#: Bytes: what the kernel makes of every larger number, and shows as "max".
 _UNLIMITED_PAGES = (1 << 63) - 4096
-"""Bytes: what the kernel makes of every larger number, and shows as "max"."""
 
 
 def former_limits(cgroup: Cgroup, current: Resources, change: Resources) -> Resources:

@@ -24,8 +24,8 @@ from runtime.linux.commands import CommandFailed, run_command
 
 FEATURES_SECONDS = 5.0
 FEATURES_LIMIT = 1 << 20
+#: Seconds that an answer waits for features that are being asked for; afterwards they are not known yet.
 MOMENT = 0.25
-"""Seconds that an answer waits for features that are being asked for; afterwards they are not known yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from images import ImageError, ImageStore
 
 log = logging.getLogger("crid")
 
+#: Seconds after which a measurement is renewed.
 MAX_AGE = 30.0
-"""Seconds after which a measurement is renewed."""
 CONCURRENT = 2
+#: Seconds that a sum waits for those that were never measured: after a start these may be many.
 PATIENCE = 2.0
-"""Seconds that a sum waits for those that were never measured: after a start these may be many."""
 
 
 @dataclass(slots=True)

@@ -32,13 +32,13 @@ from runtime.linux.notify import notify
 
 log = logging.getLogger("crid")
 
+#: How long calls under way may take to end once we are told to stop.
 GRACE_SECONDS = 10.0
-"""How long calls under way may take to end once we are told to stop."""
 
 MAX_MESSAGE = 64 << 20
 
+#: What crid does instead of serving; each works on the root of a crid that does not run.
 VERBS = {"import": import_image.main, "reset": reset.main}
-"""What crid does instead of serving; each works on the root of a crid that does not run."""
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", 16 << 20),

@@ -14,8 +14,8 @@ from runtime.linux.cgroups.stats import Counters, CpuCounters, DeviceIo, MemoryS
 
 SECOND = 1_000_000_000
 
+#: Name without `container_`, value, values of the metric's own labels.
 Sample = tuple[str, int, tuple[str, ...]]
-"""Name without `container_`, value, values of the metric's own labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,8 @@ class _Job:
     """What a thread needs to read one pod's metrics, collected in the event loop."""
 
     sandbox: Sandbox
+    #: With the size of its writable layer in bytes.
     containers: list[tuple[Container, int]]
-    """With the size of its writable layer in bytes."""
 
     def run(self, filesystem: Filesystem, message: api.PodSandboxMetrics) -> None:
         sandbox = self.sandbox

@@ -41,8 +41,8 @@ MASKED_PATHS = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ]
+#: Counters that tell what the processors do for others (GHSA-6fw5-f8r9-fgfm); the kubelet masks them for each.
 THROTTLING = "/sys/devices/system/cpu/cpu*/thermal_throttle"
-"""Counters that tell what the processors do for others (GHSA-6fw5-f8r9-fgfm); the kubelet masks them for each."""
 READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
@@ -51,23 +51,23 @@ class Surroundings:
     """What a container finds in its pod: from the sandbox, not from the container's own request."""
 
     hostname: str
+    #: Directory of resolv.conf, hosts, hostname.
     etc: Path
-    """Directory of resolv.conf, hosts, hostname."""
     shm: str
+    #: Logical path of the container's cgroup.
     cgroup: str
-    """Logical path of the container's cgroup."""
+    #: The mapping of the pod's user namespace.
     userns: Maps | None
-    """The mapping of the pod's user namespace."""
     host_network: bool
+    #: SELinux label of the container's files; empty on a host without.
     mount_label: str = ""
-    """SELinux label of the container's files; empty on a host without."""
+    #: Whether a privileged container gets the devices of the host.
     host_devices: bool = True
-    """Whether a privileged container gets the devices of the host."""
+    #: Whether devices that are asked for belong to run_as_user and run_as_group.
     devices_owned: bool = False
-    """Whether devices that are asked for belong to run_as_user and run_as_group."""
     cgroup_writable: bool = False
+    #: What an external runtime is to be told; allow-listed by its handler's configuration.
     annotations: Mapping[str, str] = field(default_factory=dict)
-    """What an external runtime is to be told; allow-listed by its handler's configuration."""
 
 
 def oci_config(

@@ -7,8 +7,8 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: Processes of one container whose open files are counted; beyond, the count is a lower bound.
 MAX_PROCESSES = 512
-"""Processes of one container whose open files are counted; beyond, the count is a lower bound."""
 
 
 @dataclass(frozen=True, slots=True)

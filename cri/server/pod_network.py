@@ -17,12 +17,12 @@ from cri.server.pods import Sandbox
 if TYPE_CHECKING:
     from cri.server.daemon import Daemon
 
+#: Kind and id of the record that keeps what UpdateRuntimeConfig has told us.
 SETTING, POD_CIDR = "setting", "pod_cidr"
-"""Kind and id of the record that keeps what UpdateRuntimeConfig has told us."""
 
 
+#: Addresses: the network's own, the bridge's, a pod's, and the broadcast one.
 _SMALLEST = 4
-"""Addresses: the network's own, the bridge's, a pod's, and the broadcast one."""
 
 
 def pod_network(network: NetworkConfig, cidr: str) -> dict[str, Any]:

@@ -67,8 +67,8 @@ class _Read:
     sandbox: Sandbox
     stats: Stats | None
     tasks: int | None
+    #: None with the host's network, whose traffic is not the pod's.
     interfaces: list[Traffic] | None
-    """None with the host's network, whose traffic is not the pod's."""
     containers: list[tuple[Container, Stats]]
 
 

@@ -32,29 +32,29 @@ class Sandbox:
     id: str
     config: api.PodSandboxConfig
     runtime_handler: str
+    #: Logical path of the pod's cgroup, in which the containers' cgroups are made.
     cgroup: str
-    """Logical path of the pod's cgroup, in which the containers' cgroups are made."""
     created_at: int
     ready_at: int = 0
     stopped_at: int = 0
+    #: Path of the pinned network namespace; empty with the host's network.
     netns: str = ""
-    """Path of the pinned network namespace; empty with the host's network."""
     ips: tuple[str, ...] = ()
+    #: Where its cgroups are; a later start of crid may find itself in other ones.
     layout: Layout = field(default_factory=detect)
-    """Where its cgroups are; a later start of crid may find itself in other ones."""
+    #: The external runtime of its containers, as its shim was told of it; None for the built-in one.
     runtime: dict[str, Any] | None = None
-    """The external runtime of its containers, as its shim was told of it; None for the built-in one."""
+    #: Its shim's process, for the day when what the shim has written of itself is gone.
     shim: dict[str, Any] | None = None
-    """Its shim's process, for the day when what the shim has written of itself is gone."""
+    #: Boot id under which it was made: after a reboot nothing of it runs.
     boot: str = field(default_factory=boot_id)
-    """Boot id under which it was made: after a reboot nothing of it runs."""
+    #: The live shim; None once stopped or lost.
     pod: Pod | None = None
-    """The live shim; None once stopped or lost."""
+    #: Whether all that it had in the kernel is known to be undone; not kept, since undoing twice does no harm.
     ended: bool = False
-    """Whether all that it had in the kernel is known to be undone; not kept, since undoing twice does no harm."""
     containers: dict[str, Container] = field(default_factory=dict)
+    #: Held by one stop or remove at a time.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by one stop or remove at a time."""
 
     @property
     def ready(self) -> bool:
@@ -126,31 +126,31 @@ class Container:
     config: api.ContainerConfig
     spec: ContainerSpec
     image_id: str
+    #: repository@digest where known, else the id.
     image_ref: str
-    """repository@digest where known, else the id."""
+    #: What people call the image, also where the request named it by its id.
     image_name: str
-    """What people call the image, also where the request named it by its id."""
     user: api.LinuxContainerUser
     stop_signal: int
+    #: As asked for, with later updates merged in.
     resources: api.LinuxContainerResources
-    """As asked for, with later updates merged in."""
     created_at: int
+    #: Keys of what the image store keeps for it: the root file system first, then image volumes.
     snapshots: list[str]
-    """Keys of what the image store keeps for it: the root file system first, then image volumes."""
     started_at: int = 0
     finished_at: int = 0
     exit_code: int = 0
+    #: Of its first process, on the node; not kept, since its shim knows it.
     pid: int = 0
-    """Of its first process, on the node; not kept, since its shim knows it."""
     reason: str = ""
     message: str = ""
     exited: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Runs out at the earliest deadline that any StopContainer call has set.
     kill_timer: asyncio.TimerHandle | None = None
-    """Runs out at the earliest deadline that any StopContainer call has set."""
+    #: Held by one start or remove at a time; stops need none.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by one start or remove at a time; stops need none."""
+    #: The part of a ListContainers answer that never changes: lists copy it instead of building it.
     listed: api.Container = field(init=False)
-    """The part of a ListContainers answer that never changes: lists copy it instead of building it."""
 
     def __post_init__(self) -> None:
         self.listed = api.Container(

@@ -11,8 +11,8 @@ from cri.server.errors import InvalidRequest
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TERM = "xterm"
+#: Bytes of arguments and environment together; the kernel's own limit (execve(2)) depends on the stack limit.
 ARGUMENT_LIMIT = 1 << 20
-"""Bytes of arguments and environment together; the kernel's own limit (execve(2)) depends on the stack limit."""
 
 
 def arguments(config: api.ContainerConfig, image: Mapping[str, Any]) -> list[str]:

@@ -18,8 +18,8 @@ from runtime.spec import SandboxSpec
 
 # The pod's identity becomes part of names and environment of plugins; Kubernetes' own are far narrower (CVE-2025-0750).
 _IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,252}")
+#: Bytes of a configuration; Kubernetes allows 256 KiB of annotations.
 CONFIG_LIMIT = 4 << 20
-"""Bytes of a configuration; Kubernetes allows 256 KiB of annotations."""
 _HOSTNAME_LIMIT = 64  # __NEW_UTS_LEN (sethostname(2))
 
 

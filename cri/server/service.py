@@ -36,8 +36,8 @@ _QUIET = frozenset(
 #: These end when their client leaves; everything else that changes something runs to its end.
 _ABANDONED = _QUIET | {"StopContainer", "PullImage", "Exec", "Attach", "PortForward", "GetContainerEvents"}
 
+#: gRPC carries the details in a header, and clients refuse headers beyond 8 KiB.
 _DETAILS_LIMIT = 4000
-"""gRPC carries the details in a header, and clients refuse headers beyond 8 KiB."""
 
 
 class Service:

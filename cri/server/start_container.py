@@ -19,8 +19,8 @@ from runtime.linux.ledger import Effect
 
 FAILPOINTS = ("crid.start_container.before_start", "crid.start_container.before_record")
 
+#: Exit code of a container whose program could not be executed; the peers report the same.
 START_ERROR_EXIT_CODE = 128
-"""Exit code of a container whose program could not be executed; the peers report the same."""
 
 
 async def start_container(daemon: Daemon, request: api.StartContainerRequest) -> api.StartContainerResponse:

@@ -18,8 +18,8 @@ from runtime.client import ContainerError, NotFound
 
 log = logging.getLogger("crid")
 
+#: How long SIGKILL may take: a process that hangs in the kernel (dead NFS server) survives it.
 KILL_SECONDS = 30.0
-"""How long SIGKILL may take: a process that hangs in the kernel (dead NFS server) survives it."""
 
 _killers: set[asyncio.Task[None]] = set()
 

@@ -15,8 +15,8 @@ from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
 from cri.server.image_files import read_image_file
 
+#: Kubernetes' own limit for uids and gids; the kernel allows twice as many, but tools print those as negative.
 MAX_ID = (1 << 31) - 1
-"""Kubernetes' own limit for uids and gids; the kernel allows twice as many, but tools print those as negative."""
 FILE_LIMIT = 1 << 20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
 

@@ -21,8 +21,8 @@ from nodeagent.manifests.catalogue import FileProblem
 from nodeagent.pods.pod import Key
 from nodeagent.sync.journal import Journal
 
+#: Seconds that a caller of /events may wait for news.
 LONGEST_WAIT = 60.0
-"""Seconds that a caller of /events may wait for news."""
 
 
 class Source(Protocol):

@@ -13,8 +13,8 @@ from nodeagent.ctl.output import JSON, Column, Document
 from nodeagent.ctl.session import Session
 from nodeagent.ctl.targets import short
 
+#: Seconds that one question to the agent may wait for news.
 WAIT = 30
-"""Seconds that one question to the agent may wait for news."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,8 @@ from nodeagent.ctl.session import CALL_SECONDS, Session
 from nodeagent.ctl.targets import find_pod, short
 from nodeagent.ctl.world import Pod, look
 
+#: Calls under way.
 AT_ONCE = 16
-"""Calls under way."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,8 +19,8 @@ from nodeagent.ctl.complaint import FAILURE, Complaint
 from nodeagent.ctl.output import Output
 
 INTERRUPTED = 130
+#: Deadline of calls that only ask.
 CALL_SECONDS = 30.0
-"""Deadline of calls that only ask."""
 AGENT_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
 

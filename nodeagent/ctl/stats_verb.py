@@ -17,8 +17,8 @@ from nodeagent.ctl.session import CALL_SECONDS, Session
 from nodeagent.ctl.targets import find_pod, short
 from nodeagent.ctl.world import look
 
+#: Seconds between the first two samples.
 FIRST_SAMPLE = 1.0
-"""Seconds between the first two samples."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from nodeagent.ctl.targets import find, short
 from nodeagent.ctl.world import Pod, look
 
 GRACE = 10
+#: Seconds that a call may take beyond the grace that it gives.
 MARGIN = 20.0
-"""Seconds that a call may take beyond the grace that it gives."""
 SOURCE = "kubernetes.io/config.source"
 
 

@@ -14,8 +14,8 @@ from nodeagent.ctl.complaint import Complaint
 from nodeagent.ctl.world import Pod, World
 
 SHOWN = 8
+#: Characters of an id in tables, enough to be the only one.
 SHORT = 13
-"""Characters of an id in tables, enough to be the only one."""
 
 
 def short(id: str) -> str:

@@ -20,11 +20,11 @@ from runtime.linux.cgroups import CgroupError, detect
 
 OLDEST_KERNEL: Final = (5, 14)
 OPEN_FILES: Final = 65536
+#: Where the kubelet begins to collect images (its imageGCHighThresholdPercent).
 DISK_SHARE: Final = 0.85
-"""Where the kubelet begins to collect images (its imageGCHighThresholdPercent)."""
 DISK_FLOOR: Final = 1 << 30
+#: 2025-01-01: a clock before that was never set.
 EARLIEST: Final = 1_735_689_600
-"""2025-01-01: a clock before that was never set."""
 INOTIFY: Final = {"max_user_instances": 128, "max_user_watches": 8192}
 
 CONSEQUENCES: Final = {

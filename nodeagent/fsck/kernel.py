@@ -24,8 +24,8 @@ CGROUP_MARK = "trusted.nodeagent"
 _SET = re.compile(r"\s*(?:set|map) (\w+) {")
 _COMMENT = re.compile(r'comment "([^"]*)"')
 
+#: Table, set and owner of an nftables element.
 Element = tuple[str, str, str]
-"""Table, set and owner of an nftables element."""
 
 
 @dataclass(frozen=True, slots=True)

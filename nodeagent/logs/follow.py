@@ -16,8 +16,8 @@ from nodeagent.logs.opening import open_log
 from nodeagent.logs.past import Tell, read_log, read_missed
 from nodeagent.logs.reader import read_lines
 
+#: Seconds after which a quiet log's container is asked whether it still runs.
 LOOK = 1.0
-"""Seconds after which a quiet log's container is asked whether it still runs."""
 _MASK = Mask.MODIFY | Mask.CREATE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.DELETE
 
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 from nodeagent.logs.lines import Line, parse_line
 
 BLOCK = 64 << 10
+#: Bytes of one line in a file; runtimes write parts of 16 KiB.
 LINE_LIMIT = 1 << 20
-"""Bytes of one line in a file; runtimes write parts of 16 KiB."""
 
 
 def seek_to_tail(file: BinaryIO, count: int) -> int:

@@ -24,8 +24,8 @@ from nodeagent.translate import marks
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two looks.
 EVERY = 10.0
-"""Seconds between two looks."""
 _TEMPORARY = ".tmp"
 
 

@@ -21,12 +21,12 @@ from nodeagent.pods.validate import check_pod
 
 STORAGE_KINDS = ("PersistentVolume", "PersistentVolumeClaim")
 _TEMPLATE = "write its spec.template as a Pod, for no controller makes one of it here"
+#: What to do about documents of other kinds, which people have.
 INSTEAD = {
     **dict.fromkeys(("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "Job", "CronJob"), _TEMPLATE),
     **dict.fromkeys(("ConfigMap", "Secret"), "put its values into the pod's env, or files of the node into a hostPath"),
     "Service": "use ports[].hostPort, or the pod's own address",
 }
-"""What to do about documents of other kinds, which people have."""
 
 
 @dataclass(frozen=True, slots=True)

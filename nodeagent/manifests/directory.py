@@ -25,10 +25,10 @@ from runtime.linux.files import read_limited
 
 log = logging.getLogger(__name__)
 
+#: Seconds of quiet after which a changed file is read.
 DEBOUNCE = 0.2
-"""Seconds of quiet after which a changed file is read."""
+#: Seconds between two looks for a directory that is gone; inotify cannot wait for a path that does not exist.
 AGAIN = 5.0
-"""Seconds between two looks for a directory that is gone; inotify cannot wait for a path that does not exist."""
 
 SUFFIXES = (".yaml", ".yml", ".json")
 _BACKUPS = ("~", ".swp", ".swx", ".tmp", ".bak", ".orig", ".rej", ".part", ".dpkg-old", ".dpkg-new", ".dpkg-dist")

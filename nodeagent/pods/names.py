@@ -16,8 +16,8 @@ _PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?"
 _ENV = re.compile(r"[!-<>-~][ -<>-~]{0,255}")
 _SYSCTL = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-z0-9]([-_a-z0-9]*[a-z0-9])?)+")
 
+#: What is wrong with a name, or None.
 Check = Callable[[str], str | None]
-"""What is wrong with a name, or None."""
 
 
 def label(name: str) -> str | None:

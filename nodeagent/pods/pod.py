@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+#: Seconds between SIGTERM and SIGKILL.
 DEFAULT_GRACE = 30
-"""Seconds between SIGTERM and SIGKILL."""
 
 
 class Key(NamedTuple):

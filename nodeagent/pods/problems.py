@@ -8,8 +8,8 @@ from typing import Any
 
 Path = tuple[str | int, ...]
 
+#: Characters of an offending value that a message repeats.
 SHOWN = 60
-"""Characters of an offending value that a message repeats."""
 
 
 @dataclass(frozen=True, slots=True)

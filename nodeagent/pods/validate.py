@@ -17,8 +17,8 @@ from nodeagent.pods.validate_containers import check_containers
 from nodeagent.pods.validate_security import check_pod_security
 from nodeagent.pods.validate_volumes import check_volumes
 
+#: Bytes of all annotations together, as in the API.
 ANNOTATIONS_LIMIT = 256 << 10
-"""Bytes of all annotations together, as in the API."""
 
 
 def check_pod(document: Any) -> Findings:

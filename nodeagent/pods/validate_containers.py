@@ -11,8 +11,8 @@ from nodeagent.pods.env_sources import FIELD_PATHS, RESOURCE_FIELDS, is_keyed_fi
 from nodeagent.pods.problems import Findings, Path
 from nodeagent.pods.validate_security import check_container_security
 
+#: Host ports in use: (IP, protocol, port).
 Taken = set[tuple[str, str, int]]
-"""Host ports in use: (IP, protocol, port)."""
 
 
 def check_containers(spec: dict[str, Any], volumes: set[str], findings: Findings) -> None:

@@ -11,8 +11,8 @@ from nodeagent.pods.problems import Findings, Path
 _CAPABILITY = re.compile(r"[A-Za-z0-9_]{1,40}")
 _IDS = ("runAsUser", "runAsGroup", "fsGroup")
 _OF_HOST = {"hostNetwork": ("net.",), "hostIPC": ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")}
+#: Sysctls that belong to a namespace of the pod (namespaces(7)); every other one would change the node.
 NAMESPACED = ("net.", "kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
-"""Sysctls that belong to a namespace of the pod (namespaces(7)); every other one would change the node."""
 
 
 def check_pod_security(spec: dict[str, Any], findings: Findings) -> None:

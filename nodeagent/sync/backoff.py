@@ -13,8 +13,8 @@ from nodeagent.sync.observed import SECOND, Container
 
 FIRST = 10.0
 LONGEST = 300.0
+#: Seconds that a container must run for its past to be forgotten.
 FORGIVEN = 600.0
-"""Seconds that a container must run for its past to be forgotten."""
 
 
 def after_end(ended: Container) -> int:

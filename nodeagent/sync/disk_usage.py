@@ -24,8 +24,8 @@ from nodeagent.volumes.layout import EMPTY_DIR, Layout
 from runtime.linux.treesize import measure
 
 EPHEMERAL = "ephemeral-storage"
+#: Seconds for one directory, on a file system that may hang.
 PATIENCE = 120.0
-"""Seconds for one directory, on a file system that may hang."""
 
 
 class DiskUsage:

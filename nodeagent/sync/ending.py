@@ -14,10 +14,10 @@ from nodeagent.sync.hooks import HookFailed, run_hook
 from nodeagent.sync.journal import Journal
 from nodeagent.sync.observed import Container, Observed, Sandbox, State
 
+#: Seconds that a container has after its hook or after others took all of the grace period.
 LEAST_GRACE = 2.0
-"""Seconds that a container has after its hook or after others took all of the grace period."""
+#: Seconds that the runtime may take beyond the grace period.
 SLACK = 60.0
-"""Seconds that the runtime may take beyond the grace period."""
 
 
 async def stop_sandbox(

@@ -19,10 +19,10 @@ from nodeagent.sync.worker import PodWorker
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two looks; more where they take long.
 EVERY = 5.0
-"""Seconds between two looks; more where they take long."""
+#: A look that took a second is followed by this many without one.
 SHARE = 20
-"""A look that took a second is followed by this many without one."""
 
 
 class Evictions:

@@ -9,10 +9,10 @@ from typing import Any
 from cri.client import CriClient, CriError
 from cri.proto import api_pb2
 
+#: Seconds that the runtime may take beyond the command's own time to say that it was cut off.
 SLACK = 10.0
-"""Seconds that the runtime may take beyond the command's own time to say that it was cut off."""
+#: Characters of a failed command's output that the error repeats.
 SHOWN = 400
-"""Characters of a failed command's output that the error repeats."""
 
 
 class HookFailed(Exception):

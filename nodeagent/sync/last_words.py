@@ -12,8 +12,8 @@ from nodeagent.sync.pod_files import PodFiles
 from nodeagent.translate import marks
 
 LOG_LIMIT = 2048
+#: Of FallbackToLogsOnError (v1.TerminationMessagePolicy).
 LOG_LINES = 80
-"""Of FallbackToLogsOnError (v1.TerminationMessagePolicy)."""
 
 
 def last_words(pod: Pod, files: PodFiles) -> Callable[[Container], str]:

@@ -53,17 +53,17 @@ class Plan:
     """What to do now, and when to look again; nothing in it is done yet."""
 
     over: Over | None = None
+    #: The one to work in.
     sandbox: Sandbox | None = None
-    """The one to work in."""
+    #: The attempt of a sandbox to create.
     new_sandbox: int | None = None
-    """The attempt of a sandbox to create."""
+    #: Sandboxes of earlier attempts, to be stopped.
     retire: list[Sandbox] = field(default_factory=list)
-    """Sandboxes of earlier attempts, to be stopped."""
     start: list[Start] = field(default_factory=list)
     stop: list[Container] = field(default_factory=list)
     waiting: dict[str, Waiting] = field(default_factory=dict)
+    #: When to look again, in ns since the epoch; 0: at the next event.
     wake: int = 0
-    """When to look again, in ns since the epoch; 0: at the next event."""
 
 
 def decide(pod: Pod, observed: Observed, now: int, held: Mapping[str, Waiting], evicted: Over | None = None) -> Plan:

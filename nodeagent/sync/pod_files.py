@@ -21,8 +21,8 @@ from runtime.linux.files import write_atomic
 from runtime.linux.ledger import Effect, Ledger
 from runtime.linux.trees import remove_tree
 
+#: Bytes of a termination message that count, as in the kubelet.
 MESSAGE_LIMIT = 4096
-"""Bytes of a termination message that count, as in the kubelet."""
 EVICTED = "evicted"
 
 

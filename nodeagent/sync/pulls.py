@@ -16,10 +16,10 @@ from nodeagent.sync.plan import Waiting
 from nodeagent.translate.container import Image
 from nodeagent.translate.security import ImageUser
 
+#: Seconds. A pull that still moves after an hour is better begun anew by an operator.
 PULL_TIMEOUT = 3600.0
-"""Seconds. A pull that still moves after an hour is better begun anew by an operator."""
+#: Pulls under way on the node; a runtime pulls the layers of each in parallel already.
 AT_ONCE = 4
-"""Pulls under way on the node; a runtime pulls the layers of each in parallel already."""
 
 
 class ImageFailed(Exception):

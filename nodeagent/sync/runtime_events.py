@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 RELIST = 90.0
 POLL = 2.0
 SETTLE = 1.0
+#: Seconds between attempts to open the stream.
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between attempts to open the stream."""
 
 
 class RuntimeEvents:

@@ -23,8 +23,8 @@ from nodeagent.translate.security import SecurityRefused
 from nodeagent.volumes.errors import VolumesError
 from runtime.linux.failpoints import failpoint
 
+#: Seconds for a sandbox with its network, as in the kubelet. A later try joins one that is under way still.
 SANDBOX_TIMEOUT = 240.0
-"""Seconds for a sandbox with its network, as in the kubelet. A later try joins one that is under way still."""
 POST_START_TIMEOUT = 600.0
 
 

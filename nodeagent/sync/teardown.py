@@ -19,8 +19,8 @@ from nodeagent.volumes.errors import VolumesError
 from nodeagent.volumes.manager import VolumeManager
 from runtime.linux.failpoints import failpoint
 
+#: Seconds.
 PATIENCE = 10.0
-"""Seconds."""
 
 
 class Teardown:

@@ -28,8 +28,8 @@ from nodeagent.sync.tools import Tools
 from runtime.linux.failpoints import failpoint
 
 EVICTED = "Evicted"
+#: Seconds, as in the kubelet: what fills the disk is not left to go on.
 EVICTION_GRACE = 1
-"""Seconds, as in the kubelet: what fills the disk is not left to go on."""
 
 
 class PodWorker:
@@ -37,8 +37,8 @@ class PodWorker:
 
     def __init__(self, key: Key, tools: Tools) -> None:
         self.key = key
+        #: The v1.Pod with its status, as it was after the last step.
         self.document: dict[str, Any] = _unknown(key)
-        """The v1.Pod with its status, as it was after the last step."""
         self._tools = tools
         self._pod: Pod | None = None
         self._evicted: Over | None = None

@@ -18,8 +18,8 @@ POD_NAME = "io.kubernetes.pod.name"
 POD_NAMESPACE = "io.kubernetes.pod.namespace"
 POD_UID = "io.kubernetes.pod.uid"
 CONTAINER_NAME = "io.kubernetes.container.name"
+#: Label: the name of the node whose agent made it. What lacks it is somebody else's and left alone.
 NODE = "io.nodeagent.node"
-"""Label: the name of the node whose agent made it. What lacks it is somebody else's and left alone."""
 
 SOURCE = "kubernetes.io/config.source"
 DIGEST = "kubernetes.io/config.hash"
@@ -28,11 +28,11 @@ PRE_STOP = "io.kubernetes.container.preStopHandler"
 RESTARTS = "io.kubernetes.container.restartCount"
 MESSAGE_PATH = "io.kubernetes.container.terminationMessagePath"
 MESSAGE_POLICY = "io.kubernetes.container.terminationMessagePolicy"
+#: init, sidecar or main: decides the order in which containers are stopped.
 ROLE = "io.nodeagent.container.role"
-"""init, sidecar or main: decides the order in which containers are stopped."""
 ORDER = "io.nodeagent.container.order"
+#: Seconds to wait when this container ends before the next one is started.
 BACKOFF = "io.nodeagent.container.backoff"
-"""Seconds to wait when this container ends before the next one is started."""
 
 
 def selector(key: Key, node: Node) -> dict[str, str]:

@@ -9,8 +9,8 @@ from cri.proto import api_pb2
 from nodeagent.pods.pod import Pod
 from runtime.linux.files import read_limited
 
+#: The first that exists: systemd-resolved's stub on 127.0.0.53 cannot be reached from a pod.
 RESOLV_CONFS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
-"""The first that exists: systemd-resolved's stub on 127.0.0.53 cannot be reached from a pod."""
 NODE_HOSTS = Path("/etc/hosts")
 _LIMIT = 1 << 20
 

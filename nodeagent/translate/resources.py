@@ -10,8 +10,8 @@ from nodeagent.pods import quantity
 from nodeagent.pods.pod import Pod
 from nodeagent.pods.qos import oom_score_adj
 
+#: Microseconds of one CFS period.
 PERIOD = 100_000
-"""Microseconds of one CFS period."""
 LEAST_QUOTA = 1000
 LEAST_SHARES = 2
 MOST_SHARES = 262_144

@@ -15,8 +15,8 @@ from pathlib import Path
 from nodeagent.up.family import die_with_parent
 from runtime.linux.notify import VARIABLE
 
+#: Seconds before a daemon that died is started again; the first again once it has lived STEADY seconds.
 PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before a daemon that died is started again; the first again once it has lived STEADY seconds."""
 STEADY = 60.0
 STOP_PATIENCE = 30.0
 TAIL = 4096

@@ -69,8 +69,8 @@ class Ledger:
     def __init__(self, path: Path, owner: str) -> None:
         """Open the ledger in the SQLite file `path` (made when missing); raises DatabaseError."""
         self.owner = owner
+        #: What could not be struck out yet.
         self._owed: dict[tuple[str, str], None] = {}
-        """What could not be struck out yet."""
         self._database: Database = open_database(path)
 
     def record(self, *effects: Effect) -> None:

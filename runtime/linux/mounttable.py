@@ -31,8 +31,8 @@ class Mount:
     options: tuple[str, ...]
     fstype: str
     source: str
+    #: Peer groups, as shared:12 or master:3; none for a private mount (mount_namespaces(7)).
     propagation: tuple[str, ...] = ()
-    """Peer groups, as shared:12 or master:3; none for a private mount (mount_namespaces(7))."""
 
     @property
     def read_only(self) -> bool:

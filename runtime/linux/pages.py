@@ -24,8 +24,8 @@ _ENTRY: Final = 8
 _OWN: Final = 1 << 63 | 1 << 56
 _RANGE: Final = struct.Struct("=QQ")  # struct iovec
 
+#: Addresses of the first byte and of the one behind the last.
 Areas = list[tuple[int, int]]
-"""Addresses of the first byte and of the one behind the last."""
 
 
 class Pages:

@@ -20,8 +20,8 @@ class Full(Scenario):
     """One round has all of it; the pods of one runtime are gone before the other has its turn."""
 
     name = "full"
+    #: How often each list is asked for, and for how long at the most: of some peers one answer takes ten seconds.
     calls, seconds = 40, 10.0
-    """How often each list is asked for, and for how long at the most: of some peers one answer takes ten seconds."""
 
     def __init__(self, pods: int) -> None:
         self._pods = pods

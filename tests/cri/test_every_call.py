@@ -21,8 +21,8 @@ from cri.proto import api_pb2 as api
 from cri.proto.services import methods
 from tests.support.crid import Crid, Sandbox
 
+#: cri-api v0.37: 37 calls of the RuntimeService, 6 of the ImageService.
 COUNT = 43
-"""cri-api v0.37: 37 calls of the RuntimeService, 6 of the ImageService."""
 
 
 @dataclass

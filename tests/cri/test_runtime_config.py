@@ -18,8 +18,8 @@ from tests.support.crid import Crid, running_crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
 
+#: Bytes of one message that the kubelet, crictl and critest take (k8s.io/cri-client).
 KUBELETS_LIMIT = 16 << 20
-"""Bytes of one message that the kubelet, crictl and critest take (k8s.io/cri-client)."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")

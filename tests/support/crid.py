@@ -34,8 +34,8 @@ READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
 
+#: A sandbox's id and its configuration, which CreateContainer wants again.
 Sandbox = tuple[str, api.PodSandboxConfig]
-"""A sandbox's id and its configuration, which CreateContainer wants again."""
 
 
 class Crid:

@@ -32,8 +32,8 @@ class FakeCri:
         self.fail: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self.hang: dict[str, asyncio.Event] = {}
         self.calls: list[tuple[str, Message]] = []
+        #: Bytes in containers' own layers, by name.
         self.layers: dict[str, int] = {}
-        """Bytes in containers' own layers, by name."""
         self.exec_codes: dict[str, int] = {}
         self._ids = itertools.count(1)
         self._listeners: list[asyncio.Queue[api_pb2.ContainerEventResponse | None]] = []

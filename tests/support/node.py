@@ -22,8 +22,8 @@ from pathlib import Path
 from tests.support.agent import ROOT, Agent
 from tests.support.crid import Crid
 
+#: What tests.support.pods.container() asks for.
 IMAGE = "localhost/busybox:1"
-"""What tests.support.pods.container() asks for."""
 
 
 class Node(Agent):

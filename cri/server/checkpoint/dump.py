@@ -24,8 +24,8 @@ from runtime.linux.cgroups import Cgroup
 from runtime.linux.mounttable import mounts
 
 LOG = "dump.log"
+#: In the directory of images: what stdin, stdout and stderr were; runc keeps the same file.
 DESCRIPTORS = "descriptors.json"
-"""In the directory of images: what stdin, stdout and stderr were; runc keeps the same file."""
 PTS_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt, Unix98 PTY slaves
 PID_NAMESPACE = "extRootPidNS"
 #: After the request's own deadline criu gets this long before the shim kills it: a dump that is cut off is no help.

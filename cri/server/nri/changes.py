@@ -22,8 +22,8 @@ from runtime.linux.cgroups import CgroupError
 
 log = logging.getLogger("crid")
 
+#: How long an update waits for a container that somebody else is just changing, who may himself wait for the plugin.
 UPDATE_SECONDS = 1.0
-"""How long an update waits for a container that somebody else is just changing, who may himself wait for the plugin."""
 
 
 class Changes:

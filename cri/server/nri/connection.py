@@ -47,8 +47,8 @@ class Connection:
         self._abandoned: set[int] = set()
         self._next, self._last_served = 1, 0
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Why it ended, once it has.
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Why it ended, once it has."""
 
     def open(self) -> None:
         """Begin to read."""

@@ -41,8 +41,8 @@ class Plugins:
         self._coming: set[asyncio.Task[None]] = set()
         self._launched: list[Launched] = []
         self.connected: list[Plugin] = []
+        #: Why nobody can connect, if so.
         self.trouble = ""
-        """Why nobody can connect, if so."""
 
     async def start(self) -> None:
         """Start what is installed, wait for it, then listen. A plugin that fails is logged; the node starts without it.

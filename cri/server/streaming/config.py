@@ -19,13 +19,13 @@ class StreamingConfig:
     """The keys of the table. Loopback by default: a URL is the only credential, and who has it runs commands."""
 
     address: str = "127.0.0.1"
+    #: 0 takes a free one.
     port: int = 0
-    """0 takes a free one."""
     tls_cert: Path | None = None
+    #: PEM files, both or neither; with them the URLs are https.
     tls_key: Path | None = None
-    """PEM files, both or neither; with them the URLs are https."""
+    #: Seconds without a byte in either direction after which a session is ended.
     idle_timeout: float = IDLE_TIMEOUT
-    """Seconds without a byte in either direction after which a session is ended."""
 
     @classmethod
     def of(cls, table: Table) -> StreamingConfig:

@@ -19,11 +19,11 @@ class StreamingError(Exception):
 class Session(Protocol):
     """A command that runs in a container, or an attachment to a container's own streams."""
 
+    #: The end to write to; closing it tells the process that its input has ended. None when not wanted.
     stdin: int | None
-    """The end to write to; closing it tells the process that its input has ended. None when not wanted."""
     stdout: int | None
+    #: The ends to read from; with a terminal, stdout carries everything. None when not wanted.
     stderr: int | None
-    """The ends to read from; with a terminal, stdout carries everything. None when not wanted."""
 
     async def wait(self) -> int:
         """The exit code once the process has ended, 128 + n after signal n. Of an attachment: of the container."""

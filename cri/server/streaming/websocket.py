@@ -41,8 +41,8 @@ class WebSocket:
             request = next(iter(self._protocol.events()))
         except (RemoteProtocolError, StopIteration, UnicodeError) as error:
             raise HandshakeError(f"not a WebSocket handshake: {error}") from error
+        #: Subprotocols in the client's order of preference.
         self.offered: list[str] = list(getattr(request, "subprotocols", []))
-        """Subprotocols in the client's order of preference."""
         self.connection_gone = wire.peer_gone
 
     async def accept(self, subprotocol: str | None) -> None:

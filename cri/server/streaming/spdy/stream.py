@@ -52,8 +52,8 @@ class Credit:
 class Connection(Protocol):
     """What a stream needs of the session that it is a part of."""
 
+    #: Bytes that the client has room for on a new stream.
     initial_window: int
-    """Bytes that the client has room for on a new stream."""
 
     async def peer_gone(self) -> bool:
         """Whether the client has left, as far as can be known."""
