@@ -23,13 +23,25 @@ log = logging.getLogger(__name__)
 
 
 def recover(worker: Worker, live: frozenset[str]) -> list[str]:
-    """Undo everything of containers that are not live; returns what failed, in words."""
+    """Undo everything of containers that are not live; returns what failed, in words.
+
+    What the others need of the firewall is made again: somebody may have flushed it.
+    """
     failed = [*_delete_attachments(worker, live), *_delete_cached(worker, live), *_undo_leftovers(worker, live)]
+    failed += _renew_firewalls(worker)
     try:
         worker.remove_links()
     except OSError as error:
         failed.append(f"links of deleted pods: {error}")
     return failed
+
+
+def _renew_firewalls(worker: Worker) -> Iterator[str]:
+    for table in sorted({effect.detail["table"] for effect in worker.ledger.entries(kind="nft")}):
+        try:
+            worker.host.firewall(table).renew()
+        except CniError as error:
+            yield f"nftables table {table}: {error}"
 
 
 def _delete_attachments(worker: Worker, live: frozenset[str]) -> Iterator[str]:

@@ -169,6 +169,27 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize("how", ["delete", "flush"])
+async def test_somebody_flushes_the_firewall(crid: Crid, image: str, how: str) -> None:
+    """The next start of crid makes it whole again, host ports of pods that live included."""
+    pod = await crid.run_pod(crid.pod_config(port_mappings=[{"container_port": 80, "host_port": 18080}]))
+    table = f"nodeagent_{crid.bridge}"
+    before = _firewall(table)
+    assert any("18080" in line for line in before)
+    _run("nft", how, "table", "inet", table)
+    assert _firewall(table) != before
+    crid.kill()
+    await crid.start()
+    assert _firewall(table) == before
+    await crid.cri.RemovePodSandbox(pod_sandbox_id=pod[0])
+    assert not any("18080" in line for line in _firewall(table))
+
+
+def _firewall(table: str) -> list[str]:
+    command = ["nft", "list", "table", "inet", table]
+    return sorted(subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.splitlines())
+
+
 async def test_a_shim_that_hangs_when_crid_comes_back(crid: Crid, image: str) -> None:
     """It keeps the others waiting for a moment only; when it goes on, crid knows it again, and what happened."""
     hung, other = await crid.run_pod(), await crid.run_pod()
