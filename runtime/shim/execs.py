@@ -19,6 +19,8 @@ from runtime.shim import userns
 from runtime.shim.birth import Birth, Finished, exit_code
 from runtime.shim.home import Home
 
+FIRST_WAIT, LAST_WAIT = 0.05, 1.6
+"""Seconds between the attempts to remove its cgroup, each twice as long as the one before."""
 #: Shim.expect: the child's pid, and what to call with its wait status.
 Expect = Callable[[int, Callable[[int], None]], None]
 
@@ -103,6 +105,12 @@ class ExecProcess:
             finally:
                 os.close(fd)
 
-    def _remove_cgroup(self) -> None:
-        with contextlib.suppress(OSError):  # EBUSY: it left processes running; the container's removal takes it along
+    def _remove_cgroup(self, wait: float = FIRST_WAIT) -> None:
+        try:
             os.rmdir(self._directory)
+        except FileNotFoundError:
+            pass  # the container's removal was faster
+        except OSError:
+            # EBUSY: what it had started is still dying, or goes on without it, and then ends with the container.
+            if wait <= LAST_WAIT:
+                self._home.loop.call_later(wait, functools.partial(self._remove_cgroup, wait * 2))
