@@ -19,8 +19,8 @@ from runtime.shim import userns
 from runtime.shim.birth import Birth, Finished, exit_code
 from runtime.shim.home import Home
 
+#: Seconds between the attempts to remove its cgroup, each twice as long as the one before.
 FIRST_WAIT, LAST_WAIT = 0.05, 1.6
-"""Seconds between the attempts to remove its cgroup, each twice as long as the one before."""
 #: Shim.expect: the child's pid, and what to call with its wait status.
 Expect = Callable[[int, Callable[[int], None]], None]
 
