@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.support import criu
 from tests.support.crictl import Crictl, Files, covered
 from tests.support.crid import Crid, running_crid
 from tests.support.images import busybox_rootfs, push_image
@@ -26,6 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def daemon(registry: Registry) -> AsyncIterator[Crid]:
     async with running_crid() as crid:
+        crid.trust_plain_http(registry.host)
+        yield crid
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def checkpointing(registry: Registry) -> AsyncIterator[Crid]:
+    """A crid that has a criu; skips where none works."""
+    program = criu.require()
+    async with running_crid(settings=f'checkpoint = {{ criu = "{program}", limit = {1 << 30} }}\n') as crid:
         crid.trust_plain_http(registry.host)
         yield crid
 

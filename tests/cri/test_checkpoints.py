@@ -8,7 +8,6 @@ import json
 import os
 import stat
 import tarfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ import pytest_asyncio
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
-from tests.support import criu
-from tests.support.crid import Crid, Sandbox, running_crid
+from tests.support.crid import Crid, Sandbox
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
 
@@ -27,11 +25,8 @@ OWN_PIDS = {"security_context": {"namespace_options": {"pid": api.CONTAINER}}}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def daemon(registry: Registry) -> AsyncIterator[Crid]:
-    program = criu.require()
-    async with running_crid(settings=f'checkpoint = {{ criu = "{program}", limit = {1 << 30} }}\n') as crid:
-        crid.trust_plain_http(registry.host)
-        yield crid
+async def daemon(checkpointing: Crid) -> Crid:
+    return checkpointing
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -9,7 +9,6 @@ import asyncio
 import os
 import stat
 import tarfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ from images.changes import write_changes
 from images.errors import TooLarge
 from runtime.linux.mounttable import mounts
 from tests.cri.test_checkpoints import OWN_PIDS, checkpoint, read, rewritten
-from tests.support import criu
-from tests.support.crid import Crid, running_crid
+from tests.support.crid import Crid
 from tests.support.criu_images import amended, changed, value_of
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
@@ -46,11 +44,8 @@ NOBODY = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def daemon(registry: Registry) -> AsyncIterator[Crid]:
-    program = criu.require()
-    async with running_crid(settings=f'checkpoint = {{ criu = "{program}", limit = {1 << 30} }}\n') as crid:
-        crid.trust_plain_http(registry.host)
-        yield crid
+async def daemon(checkpointing: Crid) -> Crid:
+    return checkpointing
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
