@@ -7,6 +7,7 @@ connection, which owns everything that the session opens, so that ending the tas
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import ssl
 
@@ -56,6 +57,12 @@ class StreamingServer:
         self._server = await asyncio.start_server(
             self._accept, self._host, self._port, ssl=self._tls, limit=CHUNK, ssl_handshake_timeout=timeout
         )
+        if self._tls is None and not ipaddress.ip_address(self._host).is_loopback:
+            log.warning(
+                "streaming listens on %s without TLS: who reads the network can take a URL, and with it a shell in a "
+                "container; set [streaming] tls_cert and tls_key",
+                self._host,
+            )
         port = self._server.sockets[0].getsockname()[1]
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self.base_url = f"{'https' if self._tls else 'http'}://{shown}:{port}"

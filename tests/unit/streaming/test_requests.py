@@ -88,6 +88,14 @@ async def test_connections_are_bounded(served: Served, monkeypatch: pytest.Monke
     await first.close()
 
 
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("::1", False), ("0.0.0.0", True)])
+async def test_an_address_of_the_network_without_tls_is_warned_of(
+    host: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(host=host):
+        assert ("without TLS" in caplog.text) == warned
+
+
 async def test_those_who_show_no_token_keep_nobody_out(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is on this host can connect, a container on its network too; a client with a URL comes through."""
     monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 20)
