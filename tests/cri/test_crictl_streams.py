@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import pty
 import re
-import struct
-import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,6 +14,7 @@ import pytest
 from tests.support.asking import container_of
 from tests.support.crictl import Crictl, Files, covers
 from tests.support.crid import Crid
+from tests.support.outside import run_in_terminal
 from tests.support.processes import eventually
 
 pytestmark = pytest.mark.timeout(900)  # the first run builds crictl
@@ -56,20 +53,11 @@ async def test_exec(crid: Crid, crictl: Crictl, busybox: str, transport: str) ->
 @covers("exec")
 async def test_exec_in_a_terminal(crid: Crid, crictl: Crictl, busybox: str, transport: str) -> None:
     container = await container_of(crid, busybox)
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 97, 0, 0))
     script = "until stty size | grep 97; do sleep 0.05; done; test -t 0 && echo term"
-    process = await asyncio.create_subprocess_exec(
-        *crictl.words("exec", "-it", "--transport", transport, container, "sh", "-c", script),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-    )
-    os.close(slave)
-    assert await asyncio.wait_for(process.wait(), 60) == 0
-    assert b"31 97\r\nterm" in os.read(master, 4096)
-    os.close(master)
+    words = crictl.words("exec", "-it", "--transport", transport, container, "sh", "-c", script)
+    said = await run_in_terminal(*words, rows=31, columns=97)
+    assert said.code == 0
+    assert b"31 97\r\nterm" in said.out
 
 
 @covers("exec")

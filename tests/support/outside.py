@@ -7,7 +7,13 @@ version = await grpcurl.call("RuntimeService/Version")
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import struct
+import termios
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +44,25 @@ async def run(*command: str | Path, stdin: bytes | None = None) -> Said:
             process.kill()
             await process.wait()
     return Said(process.returncode or 0, out, err)
+
+
+async def run_in_terminal(*command: str | Path, rows: int = 24, columns: int = 80) -> Said:
+    """Runs it to its end as the only user of a terminal of that size; what it wrote there is `out`."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+    )
+    os.close(slave)
+    out = b""
+    try:
+        code = await asyncio.wait_for(process.wait(), DEADLINE)
+        with contextlib.suppress(OSError):  # EIO: all is read, and nobody has the other end any more
+            while chunk := os.read(master, 4096):
+                out += chunk
+    finally:
+        os.close(master)
+    return Said(code, out, b"")
 
 
 class Grpcurl:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
 import re
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ import pytest
 from cri.proto import api_pb2 as api
 from cri.proto.services import methods
 from tests.support import peers
+from tests.support.outside import run_in_terminal
 from tests.support.processes import eventually
 from tests.support.served_streams import Served
 
@@ -102,18 +102,10 @@ async def test_much_output(crictl: list[str], transport: str) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_terminal(crictl: list[str], transport: str) -> None:
-    master, slave = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *[*crictl, "exec", "-it", "--transport", transport, "c1", "sh", "-c", "stty size; tty; exit 0"],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-    )
-    os.close(slave)
-    assert await asyncio.wait_for(process.wait(), 60) == 0
-    assert b"/dev/pts/" in os.read(master, 4096)
-    os.close(master)
+    words = ["exec", "-it", "--transport", transport, "c1", "sh", "-c", "stty size; tty; exit 0"]
+    said = await run_in_terminal(*crictl, *words)
+    assert said.code == 0
+    assert b"/dev/pts/" in said.out
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
