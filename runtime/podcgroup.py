@@ -7,7 +7,9 @@ extended attribute on the cgroup v2 directory, so that the last sandbox beneath 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from runtime.linux.cgroups import Cgroup, Layout
 MARK: Final = "trusted.nodeagent"
 #: Beside the mark where only the v2 directory is ours: on a hybrid host a kubelet makes its cgroups in v1 alone.
 HALF: Final = "trusted.nodeagent.half"
+LOCK_SECONDS: Final = 5.0
 
 
 def make(path: str, resources: Mapping[str, Any], layout: Layout, owner: str) -> None:
@@ -24,17 +27,41 @@ def make(path: str, resources: Mapping[str, Any], layout: Layout, owner: str) ->
     To one that is not ours nothing is applied: a kubelet's limits hold the pod's overhead, and change with its pod.
     The mark says whose it is: `owner` is the directory of the sandboxes, as two daemons can live on one host.
     """
-    missing = [cgroup for cgroup in _ancestry(path, layout) if not os.path.isdir(cgroup.v2)]
-    begun = {cgroup.v2 for cgroup in missing if cgroup.exists()}
     pod = Cgroup(path, layout)
+    if os.path.isdir(os.path.dirname(pod.v2)):
+        _complete(pod, owner)
+    else:
+        with _alone(owner):
+            _complete(pod, owner)
+    if resources and _has(pod.v2, MARK) and not _has(pod.v2, HALF):
+        pod.apply(resources)
+
+
+def _complete(pod: Cgroup, owner: str) -> None:
+    missing = [cgroup for cgroup in _ancestry(pod.path, pod.layout) if not os.path.isdir(cgroup.v2)]
+    begun = {cgroup.v2 for cgroup in missing if cgroup.exists()}
     if missing:
         pod.create()
     for cgroup in missing:
         if cgroup.v2 in begun:
             os.setxattr(cgroup.v2, HALF, b"1")
         os.setxattr(cgroup.v2, MARK, os.fsencode(owner))
-    if resources and _has(pod.v2, MARK) and not _has(pod.v2, HALF):
-        pod.apply(resources)
+
+
+@contextlib.contextmanager
+def _alone(owner: str) -> Iterator[None]:
+    """Held while cgroups are made that pods share: half of what another shim makes would pass for a kubelet's."""
+    directory = os.open(owner, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.001)
+        yield
+    finally:
+        os.close(directory)
 
 
 def remove_unused(path: str, layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -118,7 +119,8 @@ async def test_a_new_oom_score_reaches_every_process(crid: Crid, busybox: str) -
     script = "sleep 1000 & exec sleep 1000"
     linux = {"resources": {"oom_score_adj": 500}}
     id = await crid.run(await crid.run_pod(), busybox, ["sh", "-c", script], linux=linux)
-    pids = (await crid.exec(id, "pidof", "sleep"))[1].split()
+    wait = "while set -- $(pidof sleep); [ $# -lt 2 ]; do :; done; echo $@"
+    pids = (await crid.exec(id, "sh", "-c", wait))[1].split()
     files = [f"/proc/{pid}/oom_score_adj" for pid in pids]
     for score in (700, 600):
         await crid.cri.UpdateContainerResources(container_id=id, linux={"oom_score_adj": score})
@@ -157,3 +159,11 @@ async def test_the_limits_of_a_pod_are_those_of_whoever_made_its_cgroup(crid: Cr
     await crid.run_pod(linux={**fields, "cgroup_parent": ours})
     memory = read_stats(Cgroup(ours, detect())).memory
     assert memory is not None and memory.limit == (256 + 128) * MIB
+
+
+async def test_nothing_is_left_of_cgroups_that_many_pods_made_at_once(crid: Crid) -> None:
+    top = f"/{secrets.token_hex(4)}-shared"
+    pods = [crid.run_pod(linux={"cgroup_parent": f"{top}/deep/pod{number}"}) for number in range(12)]
+    for id, _ in await asyncio.gather(*pods):
+        await crid.cri.RemovePodSandbox(pod_sandbox_id=id)
+    assert not Cgroup(top, detect()).exists()
