@@ -132,7 +132,7 @@ async def test_after_a_reboot_the_addresses_are_free(node: Node) -> None:
     pod.close()
     output("ip", "link", "del", "br0")
     output("nft", "flush", "ruleset")
-    node.ledger.strike(*(entry for entry in node.ledger.entries() if entry.kind in ("link", "nft", "sysctl")))
+    node.ledger.strike(*(entry for entry in node.ledger.entries() if entry.kind in ("link", "nft", "route", "sysctl")))
     again = node.cni(conflist())
     assert await again.recover([]) == []
     assert leases(node) == set() and node.ledger.entries() == []

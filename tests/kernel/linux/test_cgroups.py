@@ -126,7 +126,7 @@ def test_a_cpu_quota_throttles(cgroup: Cgroup) -> None:
     cpu, counters = read_stats(cgroup).cpu, read_counters(cgroup).cpu
     assert cpu and counters
     assert counters.throttled_periods > 3 and counters.throttled_ns > 0
-    assert 0 < cpu.usage_ns < 500_000_000
+    assert 0 < cpu.usage_ns < counters.throttled_ns, "a tenth of a processor waits nine times as long as it runs"
     assert counters.user_ns > 0
 
 
