@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ[leftovers.RUN_TOKEN] = secrets.token_hex(8)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background; what the tests start must hear it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid() == 0 and not config.getoption("--no-leftovers-check"):
         config.stash[BASELINE] = leftovers.snapshot()
 
