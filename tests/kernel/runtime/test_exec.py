@@ -81,7 +81,7 @@ async def test_in_a_container_that_does_not_run(node: Node, pod: Pod) -> None:
 
 async def test_kill_takes_all_that_it_has_started_and_nothing_else(node: Node, pod: Pod) -> None:
     spec = await node.idle(pod)
-    script = "setsid setsid sleep 1001 & setsid sleep 1002 & sleep 1003"
+    script = "setsid setsid sleep 1001 & setsid sleep 1002 & while :; do sleep 1003; done"
     running = await pod.exec(spec.id, ExecSpec(id="e", args=["sh", "-c", script]))
     cgroup = Cgroup(spec.oci["linux"]["cgroupsPath"])
     await eventually(lambda: len({os.getsid(pid) for pid in cgroup.procs()}) >= 4)  # init, the shell and both setsid
