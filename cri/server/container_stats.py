@@ -12,7 +12,7 @@ from cri.server import usage
 from cri.server.batches import batches
 from cri.server.daemon import Daemon
 from cri.server.errors import WrongState
-from cri.server.pods import Container
+from cri.server.pods import Container, cgroup_of
 from cri.server.statuses import labels_match
 from runtime.linux.cgroups import Cgroup, CgroupError
 from runtime.linux.cgroups.stats import Stats
@@ -73,10 +73,6 @@ async def _read_all(containers: Iterable[Container]) -> list[tuple[Container, St
 def read_container(container: Container) -> Stats | None:
     """Blocks; None once it is gone."""
     return if_there(cgroup_of(container), read_stats)
-
-
-def cgroup_of(container: Container) -> Cgroup:
-    return Cgroup(container.cgroup, container.sandbox.layout)
 
 
 def if_there(cgroup: Cgroup, read: Callable[[Cgroup], T]) -> T | None:

@@ -14,7 +14,7 @@ from typing import Any
 from cri.proto import api_pb2 as api
 from cri.server.errors import WrongState
 from cri.server.former_limits import former_limits
-from cri.server.pods import Container
+from cri.server.pods import Container, cgroup_of
 from cri.server.resources import merged, oci_resources, without_swap
 from cri.server.store import Store
 from runtime.linux.cgroups import Cgroup, CgroupError
@@ -50,7 +50,7 @@ async def change_oom_score(store: Store, container: Container, asked: int, score
     `score` is what this host allows of what was `asked`.
     """
     if container.running:
-        await asyncio.to_thread(_write_oom_scores, Cgroup(container.cgroup, container.sandbox.layout), score)
+        await asyncio.to_thread(_write_oom_scores, cgroup_of(container), score)
     container.resources.oom_score_adj = asked
     container.spec.oci["process"]["oomScoreAdj"] = score
     store.save_spec(container)
@@ -85,14 +85,13 @@ async def _tell_runtime(container: Container, change: Resources, before: Resourc
     try:
         await sandbox.pod.update_container(container.id, known)
     except BaseException:
-        cgroup = Cgroup(container.cgroup, sandbox.layout)
-        await asyncio.shield(asyncio.to_thread(cgroup.apply, before))
+        await asyncio.shield(asyncio.to_thread(cgroup_of(container).apply, before))
         raise
 
 
 def _apply(container: Container, change: Resources) -> Resources:
     """Put the change in force, and return what takes it back. Blocks."""
-    cgroup = Cgroup(container.cgroup, container.sandbox.layout)
+    cgroup = cgroup_of(container)
     before = former_limits(cgroup, container.spec.oci["linux"]["resources"], change)
     try:
         cgroup.apply(change)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cri.proto import api_pb2 as api
 from cri.server.batches import batches
-from cri.server.container_stats import cgroup_of, if_there
+from cri.server.container_stats import if_there
 from cri.server.daemon import Daemon
 from cri.server.metric_samples import (
     Filesystem,
@@ -26,7 +26,7 @@ from cri.server.metric_samples import (
 )
 from cri.server.metric_table import DESCRIPTORS, KINDS
 from cri.server.network_usage import traffic
-from cri.server.pods import Container, Sandbox
+from cri.server.pods import Container, Sandbox, cgroup_of
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.cgroups.counters import read_counters
 from runtime.linux.cgroups.stats import Counters, PidsStats, Stats

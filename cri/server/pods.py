@@ -20,7 +20,7 @@ from cri.proto import api_pb2 as api
 from cri.server.encoding import decode, encode
 from cri.server.user_namespaces import Maps, pod_maps
 from runtime.client import Pod
-from runtime.linux.cgroups import Layout, detect
+from runtime.linux.cgroups import Cgroup, Layout, detect
 from runtime.linux.files import boot_id
 from runtime.spec import ContainerSpec
 
@@ -229,3 +229,8 @@ class Container:
             doc["snapshots"],
             **{name: value for name, value in state.items() if name in known},
         )
+
+
+def cgroup_of(container: Container) -> Cgroup:
+    """Where the kernel has it: its cgroup, in the hierarchies that its pod was made in."""
+    return Cgroup(container.cgroup, container.sandbox.layout)
