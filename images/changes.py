@@ -44,27 +44,24 @@ def write_changes(upper: Path, out: IO[bytes], limit: int) -> None:
     links: dict[int, str] = {}
     left = limit
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for path, _, _, directory in os.fwalk(upper, follow_symlinks=False):
+        for path, directories, files, directory in os.fwalk(upper, follow_symlinks=False):
             above = os.path.relpath(path, upper)
             if above == ".":
                 above = ""
             if is_opaque(directory):
                 archive.addfile(tarfile.TarInfo(os.path.join(above, ".wh..wh..opq")))
-            for name in sorted(os.listdir(directory)):
+            for name in sorted([*directories, *files]):
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 # Before it is written: what is a hole here are zeros there, and a hole costs nobody anything.
-                if os.stat(name, dir_fd=directory, follow_symlinks=False).st_size > left:
+                if status.st_size > left:
                     raise TooLarge(f"the container has written more than {limit} bytes of files")
-                left -= _add(archive, directory, name, os.path.join(above, name), links)
+                left -= _add(archive, directory, name, os.path.join(above, name), status, links)
 
 
-def _directories(directory: int) -> Iterator[str]:
-    with os.scandir(directory) as found:
-        yield from sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
-
-
-def _add(archive: tarfile.TarFile, directory: int, name: str, path: str, links: dict[int, str]) -> int:
+def _add(
+    archive: tarfile.TarFile, directory: int, name: str, path: str, status: os.stat_result, links: dict[int, str]
+) -> int:
     """Add one entry; returns how many bytes of content it had."""
-    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if is_whiteout(status):
         above, base = os.path.split(path)
         archive.addfile(tarfile.TarInfo(os.path.join(above, f".wh.{base}")))
