@@ -39,14 +39,18 @@ class DiskUsage:
     async def excess(self, pod: Pod) -> str:
         """What of it is too much, in words; nothing when all is well. Raises CriError, OSError, TimeoutError."""
         sizes = empty_dir.limits(pod.document)
+        volumes: dict[str, int] = {}
         for name, limit in sizes.items():
-            if limit and await self._volume(pod, name, enough=limit) > limit:
-                return f'Usage of EmptyDir volume "{name}" exceeds the limit "{_size_limit(pod, name)}".'
+            if limit:
+                volumes[name] = await self._volume(pod, name, enough=limit)
+                if volumes[name] > limit:
+                    return f'Usage of EmptyDir volume "{name}" exceeds the limit "{_size_limit(pod, name)}".'
         limits = {each["name"]: limit for each in pod.all_containers() if (limit := _limit(each))}
         if not limits:
             return ""
         used = await self._containers(pod)
-        total = sum(used.values()) + sum([await self._volume(pod, name) for name in sizes])
+        rest = [await self._volume(pod, name) for name in sizes if name not in volumes]
+        total = sum(used.values()) + sum(volumes.values()) + sum(rest)
         if total > (allowed := _total(pod, limits)):
             return f"Pod ephemeral local storage usage exceeds the total limit of containers {allowed}."
         for name, limit in limits.items():
