@@ -100,10 +100,11 @@ def tidy(path: Path, keep: int) -> None:
     """Compress all rotated files of a log and remove the oldest, so that `keep` stay. Raises OSError."""
     for left in path.parent.glob(f"{path.name}.*{_TEMPORARY}"):
         left.unlink(missing_ok=True)
-    rotated = sorted(path.parent.glob(f"{path.name}.*"))
-    for each in rotated[: max(len(rotated) - keep, 0)]:
+    there = rotated(path)
+    surplus = max(len(there) - keep, 0)
+    for each in there[:surplus]:
         each.unlink(missing_ok=True)
-    for each in rotated[max(len(rotated) - keep, 0) :]:
+    for each in there[surplus:]:
         if each.is_symlink() or not each.is_file():
             each.unlink()  # nobody here has made that
         elif each.suffix != ".gz":
