@@ -25,13 +25,18 @@ Resources = dict[str, Any]
 _PAIRS = {"cpu": ("quota", "period"), "memory": ("limit", "swap")}
 
 
+def check_has_limits(container: Container) -> None:
+    """Raises WrongState for a container that has exited, whose limits are gone with its cgroup."""
+    if container.finished_at:
+        raise WrongState(f"container {container.id[:13]} ({container.name}) has exited; it has no limits any more")
+
+
 async def change_limits(store: Store, container: Container, change: Resources) -> None:
     """`change` is an OCI linux.resources document; what it leaves out stays as it is.
 
     Raises WrongState, InvalidRequest, MissingController, OSError.
     """
-    if container.finished_at:
-        raise WrongState(f"container {container.id[:13]} ({container.name}) has exited; it has no limits any more")
+    check_has_limits(container)
     wanted = merged(container.resources, in_cri_words(change))
     change = completed(change, without_swap(oci_resources(wanted)))
     if container.running:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon
-from cri.server.errors import WrongState
-from cri.server.limits import change_limits, change_oom_score
+from cri.server.limits import change_limits, change_oom_score, check_has_limits
 from cri.server.resources import merged, oci_resources, oom_score_adj
 
 
@@ -15,9 +14,9 @@ async def update_container_resources(
     """What the request leaves unset stays as it is. Raises WrongState, InvalidRequest, MissingController, OSError."""
     container = daemon.store.containers.get(request.container_id)
     async with container.lock:
-        if container.finished_at:
-            raise WrongState(f"container {container.id[:13]} ({container.name}) has exited; it has no limits any more")
-        oci_resources(merged(container.resources, request.linux))  # before any plugin is asked
+        # Both are checked again after the plugins, which may take long and ask for other limits.
+        check_has_limits(container)
+        oci_resources(merged(container.resources, request.linux))
         score = oom_score_adj(request.linux.oom_score_adj)
         change = await daemon.nri.update(container, request.linux)
         await change_limits(daemon.store, container, change)
