@@ -24,12 +24,11 @@ import prctl
 
 from runtime.linux.channel import Channel
 from runtime.linux.paths import open_procfs, write_proc
-from runtime.linux.syscalls import CLONE_NEWUSER, clone3, setns, wrapper
+from runtime.linux.syscalls import CLONE_NEWUSER, CLONE_PARENT, clone3, setns, wrapper
 
 Lines = Sequence[Sequence[int]]
 Maps = Mapping[str, Lines]
 
-CLONE_PARENT: Final = 0x00008000
 _SECBIT_NO_SETUID_FIXUP: Final = 1 << 2
 _MAPPED: Final = b"+"
 
