@@ -39,7 +39,7 @@ class ExternalContainer(Container):
     ) -> None:
         """As Container; `expect` calls back when a child of the shim's has ended."""
         super().__init__(home, doc, published)
-        self.bundle = state.bundle_path(home.spec.state_dir, self.id)
+        self.bundle = state.bundle_path(home.state_dir, self.id)
         self.tool = Tool(home, expect, self.id, self.bundle, self.cgroup)
         self._expect = expect
         self._own_pid = bool(doc.get("pid_own"))
@@ -84,7 +84,7 @@ class ExternalContainer(Container):
     def _pid_namespace(self, target: Fd | None) -> str:
         shared = None if self._own_pid else target or self._home.init
         if shared is None:
-            return "" if self._home.spec.pid == "node" and not self._own_pid else "new"
+            return "" if self._home.pid == "node" and not self._own_pid else "new"
         return f"/proc/{pid_of(shared)}/ns/pid"
 
     def _created(self, error: bytes) -> None:

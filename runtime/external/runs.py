@@ -38,7 +38,7 @@ class Tool:
     """The runtime's command line for one container. `view` is what its first run has made (view.py)."""
 
     def __init__(self, home: Home, expect: Expect, container_id: str, bundle: str, cgroup: Cgroup) -> None:
-        runtime = home.spec.runtime or {}
+        runtime = home.doc["runtime"]
         self.name: str = runtime["name"]
         self.command: list[str] = [runtime["path"], *runtime.get("args", ())]
         self.home = home

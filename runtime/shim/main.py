@@ -170,13 +170,13 @@ class Shim:
 
     def end(self) -> None:
         """Undo the sandbox and what is left of its containers. Raises OSError for what could not be undone."""
-        directory = self.home.spec.state_dir
+        directory = self.home.state_dir
         recovery.remove_cgroups(directory, self.home.layout, state.read_shim(directory).get("own", ()))
         sandbox.Sandbox(self.home.spec).destroy()
 
     def _log(self, error: Exception) -> None:
         """Append an error to the shim's own log; there is nobody else to tell, and no way where that fails."""
-        path = f"{self.home.spec.state_dir}/{state.LOG}"
+        path = f"{self.home.state_dir}/{state.LOG}"
         line = f"{time.time():.3f} {type(error).__name__}: {explain(error)}\n"
         with contextlib.suppress(OSError):  # a full disk must not end the shim, and its pod with it
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

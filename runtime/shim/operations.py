@@ -196,7 +196,7 @@ class Operations:
         id = request.doc["container"]
         container = self._containers.get(id)
         if container is None or container.gone:
-            recovery.remove_container(self._shim.home.spec.state_dir, id, self._shim.home.layout)
+            recovery.remove_container(self._shim.home.state_dir, id, self._shim.home.layout)
             self._containers.pop(id, None)
             request.answer()
         else:

@@ -40,7 +40,7 @@ class RestoredContainer(Container):
             stdin, stdout, stderr = (fd.fileno() if fd else -1 for fd in theirs)
             streams = stdin, stdout, stderr
             init = self._home.init.fileno() if self._home.init else -1
-            plan = criu.RestorePlan(self._home.spec.state_dir, document, self.cgroup, socket.fileno(), streams, init)
+            plan = criu.RestorePlan(self._home.state_dir, document, self.cgroup, socket.fileno(), streams, init)
             with Fd(self.cgroup.clone_fd()) as cgroup:
                 birth.begin(functools.partial(criu.run_restore, plan), syscalls.CLONE_NEWNS, cgroup.fileno())
         except BaseException:

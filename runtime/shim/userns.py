@@ -24,7 +24,7 @@ from runtime.status import FAILED, Status
 
 def open_user_namespace(home: Home) -> Fd:
     """The pod's user namespace, by its pin."""
-    path = f"{home.spec.state_dir}/{state.NAMESPACES}/{state.USER}"
+    path = f"{home.state_dir}/{state.NAMESPACES}/{state.USER}"
     return Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
@@ -87,7 +87,7 @@ def _bear_builder(home: Home, birth: Birth, plan: InitPlan, far: Channel, cgroup
 def bear_pod_init(home: Home, birth: Birth, cgroup: Cgroup, cgroup_fd: int, maps: Maps) -> None:
     """Begin the birth of the first process of the PID namespace that the pod's containers share. Raises OSError."""
     highest = max(first + length - 1 for kind in ("uid", "gid") for first, _, length in maps[kind])
-    body = functools.partial(run_pod_init, home.spec.state_dir, cgroup, min(NOBODY, highest))
+    body = functools.partial(run_pod_init, home.state_dir, cgroup, min(NOBODY, highest))
     with open_user_namespace(home) as users:
         clone = functools.partial(clone_inside, users.fileno(), cgroup.prepare_join().enter)
         birth.begin(body, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID, cgroup_fd, clone)
