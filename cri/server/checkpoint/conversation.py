@@ -17,7 +17,7 @@ from typing import TypeAlias
 from google.protobuf.message import DecodeError
 
 from cri.proto import criu_pb2 as criu
-from cri.server.errors import TookTooLong, WrongState
+from cri.server.errors import CriFault, TookTooLong, WrongState
 from runtime.linux.files import read_limited
 
 PACKET = 64 * 1024
@@ -121,7 +121,26 @@ def _settle(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-def last_words(log: Path) -> str:
+@contextlib.contextmanager
+def conversing(log: Path) -> Iterator[Conversation]:
+    """A conversation for the block; a CriFault in there is told with the end of criu's `log`."""
+    conversation = Conversation()
+    try:
+        yield conversation
+    except CriFault as error:
+        if words := _last_words(log):
+            error.add_note(f"its log ends: {words}")
+        raise
+    finally:
+        conversation.close()
+
+
+def refused(response: criu.Response) -> WrongState:
+    """The error of an answer that says no."""
+    return WrongState(f"criu refused (errno {response.cr_errno}) {response.cr_errmsg}".strip())
+
+
+def _last_words(log: Path) -> str:
     """What of criu's log explains a failure: its last errors, else its last lines; empty without a log."""
     try:
         lines = read_limited(log, LOG_LIMIT).decode(errors="replace").splitlines()

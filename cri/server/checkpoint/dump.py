@@ -16,9 +16,9 @@ from pathlib import Path
 
 from cri.proto import api_pb2 as api
 from cri.proto import criu_pb2 as criu
-from cri.server.checkpoint.conversation import Conversation, common_options, directory_fd, last_words
+from cri.server.checkpoint.conversation import common_options, conversing, directory_fd, refused
 from cri.server.daemon import pod_of
-from cri.server.errors import CriFault, Exhausted, WrongState
+from cri.server.errors import Exhausted
 from cri.server.pods import Container
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mounttable import mounts
@@ -43,8 +43,7 @@ async def dump(container: Container, program: str, images: Path, work: Path, sec
     pid = int((await pod.container_status(container.id))["pid"])
     streams = [_stream(pid, fd, container.spec.tty) for fd in range(3)]
     (images / DESCRIPTORS).write_text(json.dumps(streams))
-    conversation = Conversation()
-    try:
+    with conversing(work / LOG) as conversation:
         await pod.run_criu(program, conversation.theirs.fileno(), seconds + SPARE_SECONDS)
         with directory_fd(images) as images_fd, directory_fd(work) as work_fd:
             options = _options(container, pid, images_fd, work_fd, seconds)
@@ -54,13 +53,7 @@ async def dump(container: Container, program: str, images: Path, work: Path, sec
         if not response.success:
             if _is_full(images):  # criu tells of it in many words, and none of them is that
                 raise Exhausted(f"no space left for a container's memory on the file system of {images.parents[1]}")
-            raise WrongState(f"criu refused (errno {response.cr_errno}) {response.cr_errmsg}".strip())
-    except CriFault as error:
-        if words := last_words(work / LOG):
-            error.add_note(f"its log ends: {words}")
-        raise
-    finally:
-        conversation.close()
+            raise refused(response)
 
 
 def _is_full(directory: Path) -> bool:

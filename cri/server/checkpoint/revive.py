@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cri.proto import criu_pb2 as criu
-from cri.server.checkpoint.conversation import Conversation, common_options, directory_fd, last_words
+from cri.server.checkpoint.conversation import common_options, conversing, directory_fd, refused
 from cri.server.checkpoint.dump import DESCRIPTORS, PID_NAMESPACE, shares_pids
 from cri.server.checkpoint.images import check_images
 from cri.server.checkpoint.inspection import inspect, namespaces_of
@@ -24,7 +24,7 @@ from cri.server.checkpoint.names import check_names
 from cri.server.checkpoint.privileges import Bounds
 from cri.server.checkpoint.workplace import IMAGES, WORK
 from cri.server.daemon import pod_of
-from cri.server.errors import CriFault, InvalidRequest, WrongState
+from cri.server.errors import InvalidRequest
 from cri.server.pods import Container
 from runtime.client import PID_NAMESPACE_FD, STAGED_ROOT, STAGED_TREE, STREAM_FDS, Pod, Started
 from runtime.linux import seccomp
@@ -49,8 +49,7 @@ async def revive(container: Container, program: str, place: Path) -> Started:
     pod = pod_of(container.sandbox)
     wanted = await asyncio.to_thread(check_images, place / IMAGES, _filter(container))
     streams = _streams(place / IMAGES)
-    conversation = Conversation()
-    try:
+    with conversing(place / WORK / LOG) as conversation:
         async with pod.restoring(container.spec, program, conversation.theirs.fileno()) as pid:
             failpoint("crid.revive.before_criu")
             staged = staged_mounts(pid)
@@ -62,14 +61,8 @@ async def revive(container: Container, program: str, place: Path) -> Started:
                 request = criu.Request(type=criu.RESTORE, opts=options)
                 response = await conversation.ask(request, SECONDS, arrival.step)
             if arrival.started is None:
-                raise WrongState(f"criu refused (errno {response.cr_errno}) {response.cr_errmsg}".strip())
+                raise refused(response)
             return arrival.started
-    except CriFault as error:
-        if words := last_words(place / WORK / LOG):
-            error.add_note(f"its log ends: {words}")
-        raise
-    finally:
-        conversation.close()
 
 
 class _Arrival:
