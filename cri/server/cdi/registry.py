@@ -21,6 +21,7 @@ log = logging.getLogger("crid")
 FILES_MAX = 1024
 SUFFIXES = (".json", ".yaml", ".yml")
 Mark = tuple[int, int, int]
+_Read = tuple[Mark, Specification | str]
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class Registry:
     def __init__(self, directories: Sequence[Path]) -> None:
         """`directories`, the later ones winning; one that does not exist is empty."""
         self._directories = tuple(directories)
-        self._read: dict[str, tuple[Mark, Specification | str]] = {}
+        self._read: dict[Path, dict[Path, _Read]] = {}
 
     def edits(self, names: Sequence[str]) -> list[Edits]:
         """The edits of devices, in order, each file's own before those of its first device.
@@ -69,9 +70,11 @@ class Registry:
         return text + (f"; files that could not be used: {', '.join(broken[:3])}" if broken else "")
 
     def _look(self, directory: Path) -> _Directory:
-        result = _Directory()
-        for path, mark in _files(directory):
-            read = self._specification(path, mark)
+        known, result = self._read.get(directory, {}), _Directory()
+        # What has gone is not kept: drivers write a file for each claim of a pod, under a name that never comes again.
+        current = {path: _read_once(path, mark, known.get(path)) for path, mark in _files(directory)}
+        self._read[directory] = current
+        for path, (_, read) in current.items():
             if isinstance(read, str):
                 result.broken[str(path)] = read
                 continue
@@ -82,18 +85,17 @@ class Registry:
                     result.owners[name] = read
         return result
 
-    def _specification(self, path: Path, mark: Mark) -> Specification | str:
-        known = self._read.get(str(path))
-        if known is not None and known[0] == mark:
-            return known[1]
-        read: Specification | str
-        try:
-            read = read_specification(path)
-        except (OSError, ValueError, RecursionError) as error:
-            read = str(error)[:500] or type(error).__name__
-            log.warning("CDI specification %s cannot be used: %s", path, read)
-        self._read[str(path)] = mark, read
-        return read
+
+def _read_once(path: Path, mark: Mark, known: _Read | None) -> _Read:
+    """What a file says, or why it cannot be used; what is `known` of it holds until its mark changes."""
+    if known is not None and known[0] == mark:
+        return known
+    try:
+        return mark, read_specification(path)
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(error)[:500] or type(error).__name__
+        log.warning("CDI specification %s cannot be used: %s", path, why)
+        return mark, why
 
 
 def _owner(directories: Sequence[_Directory], name: str) -> Specification | None:

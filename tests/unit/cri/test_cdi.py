@@ -134,6 +134,23 @@ def test_a_file_is_read_when_it_changes_and_not_before(tmp_path: Path, monkeypat
     assert registry.edits(names)[1] == {"env": ["DEVICE=changed"]}
 
 
+def test_a_file_that_has_gone_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "a.json", document())
+    registry = Registry([tmp_path])
+    names = ["vendor.example/thing=one"]
+    registry.edits(names)
+    away = path.rename(tmp_path / "a.away")
+    with pytest.raises(NotFound):
+        registry.edits(names)
+    away.rename(path)
+    read: list[Path] = []
+    monkeypatch.setattr(
+        "cri.server.cdi.registry.read_specification", lambda path: read.append(path) or read_specification(path)
+    )
+    assert len(registry.edits(names)) == 2
+    assert read == [path]
+
+
 def test_unknown_devices_are_named_with_the_directories(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=rf"v\.example/t=x, v\.example/t=y; searched .* in {tmp_path}, /nowhere"):
         Registry([tmp_path, Path("/nowhere")]).edits(["v.example/t=x", "v.example/t=y"])
