@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from cri.proto import criu_pb2 as criu
 from cri.server.errors import CriFault, TookTooLong, WrongState
+from runtime.linux.fds import Fd
 from runtime.linux.files import read_limited
 
 PACKET = 64 * 1024
@@ -150,11 +151,6 @@ def _last_words(log: Path) -> str:
     return " | ".join(line.strip()[:300] for line in errors[-TAIL_LINES:])
 
 
-@contextlib.contextmanager
-def directory_fd(path: Path) -> Iterator[int]:
-    """A directory's fd for the time of a request."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def open_directory(path: Path) -> Fd:
+    """A directory that a request names, for as long as criu works on it."""
+    return Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))

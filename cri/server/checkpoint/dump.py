@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cri.proto import api_pb2 as api
 from cri.proto import criu_pb2 as criu
-from cri.server.checkpoint.conversation import common_options, conversing, directory_fd, refused
+from cri.server.checkpoint.conversation import common_options, conversing, open_directory, refused
 from cri.server.daemon import pod_of
 from cri.server.errors import Exhausted
 from cri.server.pods import Container
@@ -45,8 +45,8 @@ async def dump(container: Container, program: str, images: Path, work: Path, sec
     (images / DESCRIPTORS).write_text(json.dumps(streams))
     with conversing(work / LOG) as conversation:
         await pod.run_criu(program, conversation.theirs.fileno(), seconds + SPARE_SECONDS)
-        with directory_fd(images) as images_fd, directory_fd(work) as work_fd:
-            options = _options(container, pid, images_fd, work_fd, seconds)
+        with open_directory(images) as images_fd, open_directory(work) as work_fd:
+            options = _options(container, pid, images_fd.fileno(), work_fd.fileno(), seconds)
             options.external.extend({name for name in streams if name.startswith("tty")})
             request = criu.Request(type=criu.DUMP, opts=options)
             response = await conversation.ask(request, seconds + SPARE_SECONDS + END_SECONDS)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cri.proto import criu_pb2 as criu
-from cri.server.checkpoint.conversation import common_options, conversing, directory_fd, refused
+from cri.server.checkpoint.conversation import common_options, conversing, open_directory, refused
 from cri.server.checkpoint.dump import DESCRIPTORS, PID_NAMESPACE, shares_pids
 from cri.server.checkpoint.images import check_images
 from cri.server.checkpoint.inspection import inspect, namespaces_of
@@ -56,8 +56,8 @@ async def revive(container: Container, program: str, place: Path) -> Started:
             _compare(wanted, staged)
             await asyncio.to_thread(_check_names, place / IMAGES, pid, container)
             arrival = _Arrival(container, pod, pid, staged)
-            with directory_fd(place / IMAGES) as images, directory_fd(place / WORK) as work:
-                options = _options(container, images, work, wanted, streams)
+            with open_directory(place / IMAGES) as images, open_directory(place / WORK) as work:
+                options = _options(container, images.fileno(), work.fileno(), wanted, streams)
                 request = criu.Request(type=criu.RESTORE, opts=options)
                 response = await conversation.ask(request, SECONDS, arrival.step)
             if arrival.started is None:
