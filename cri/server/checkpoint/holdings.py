@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Iterator, Sequence
 
+from cri.server.checkpoint.dump import PTS_MAJORS
 from cri.server.errors import InvalidRequest
 from runtime.linux.fds import Fd
 from runtime.linux.files import read_limited
@@ -21,7 +22,6 @@ from runtime.linux.mounttable import Mount
 HELD_MAX = 100_000
 _INFO_LIMIT = 4096
 _NULL = os.makedev(1, 3)
-_TERMINALS = range(136, 144)  # Documentation/admin-guide/devices.txt, Unix98 PTY slaves
 
 
 def inspect_holdings(pid: int, found: Sequence[Mount]) -> None:
@@ -60,7 +60,7 @@ def _stream(status: os.stat_result, devices: set[str]) -> bool:
     if not stat.S_ISCHR(status.st_mode):
         return False
     device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
-    return status.st_rdev == _NULL or (os.major(status.st_rdev) in _TERMINALS and device in devices)
+    return status.st_rdev == _NULL or (os.major(status.st_rdev) in PTS_MAJORS and device in devices)
 
 
 def _mount_id(fd: int) -> int:
