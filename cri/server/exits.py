@@ -16,6 +16,8 @@ from runtime.linux.ledger import Ledger
 
 log = logging.getLogger("crid")
 
+#: Ledger kinds of what a sandbox has in the kernel.
+KERNEL_KINDS = ("mount", "netns", "cgroup")
 #: Exit code of a container whose real one nobody can know any more; the peers report the same.
 LOST_EXIT_CODE = 255
 
@@ -120,5 +122,4 @@ class Exits:
 
 def strike_kernel_state(ledger: Ledger, holder: str) -> None:
     """After a sandbox's shim, or destroy_lost(), has undone what it had in the kernel."""
-    entries = ledger.entries(holder=holder)
-    ledger.strike(*(entry for entry in entries if entry.kind in ("mount", "netns", "cgroup")))
+    ledger.strike(*(entry for entry in ledger.entries(holder=holder) if entry.kind in KERNEL_KINDS))

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Iterable
 
 from cri.server.checkpoint import workplace
 from cri.server.daemon import Daemon, pod_of
+from cri.server.exits import KERNEL_KINDS
 from cri.server.pods import Container, Sandbox
 from cri.server.sandbox_end import remove_directory
 from cri.server.stop_pod_sandbox import stop
@@ -29,7 +30,7 @@ log = logging.getLogger("crid")
 
 CONCURRENT = 16
 #: Ledger kinds that crid itself writes for a sandbox; the others belong to images and cni.
-_OWN_KINDS = ("dir", "mount", "netns", "cgroup")
+_OWN_KINDS = ("dir", *KERNEL_KINDS)
 
 
 async def tidy(daemon: Daemon) -> None:
