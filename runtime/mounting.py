@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from runtime.linux import mountapi, mounts, syscalls, userns
 from runtime.linux.mountoptions import MountOptions
-from runtime.linux.overlay import OverlayRootfs, appends_layers, detached_overlay, idmapped_layers, overlay_at
+from runtime.linux.overlay import (
+    OverlayRootfs,
+    appends_layers,
+    attached_overlay,
+    detached_overlay,
+    idmapped_layers,
+    overlay_at,
+)
 from runtime.tree import Tree, attach, open_target
 
 
@@ -59,19 +66,10 @@ class MountRoot:
             mountapi.mount_setattr(tree.root, propagation=syscalls.MS_PRIVATE, flags=syscalls.AT_RECURSIVE)
             mountapi.move_mount_at(tree.root, tree.staging)
         elif tree.userns < 0:
-            tree.root = self._mount_overlay(self.rootfs, tree.staging)
+            tree.root = attached_overlay(self.rootfs, tree.staging)
         else:
             with idmapped_layers(self.rootfs, tree.userns) as layers:
-                tree.root = self._mount_overlay(layers, tree.staging)
-
-    @staticmethod
-    def _mount_overlay(layers: OverlayRootfs, staging: str) -> int:
-        if not appends_layers():
-            overlay_at(layers, staging)
-            return os.open(staging, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        fd = detached_overlay(layers)
-        mountapi.move_mount_at(fd, staging)
-        return fd
+                tree.root = attached_overlay(layers, tree.staging)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from runtime.errors import explain
 from runtime.linux.channel import Channel
-from runtime.linux.overlay import OverlayRootfs, appends_layers, detached_overlay, idmapped_layers, overlay_at
+from runtime.linux.overlay import OverlayRootfs, attached_overlay, idmapped_layers
 from runtime.linux.syscalls import CLONE_NEWNS, MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount2, unshare
 from runtime.linux.userns import holder
 
@@ -52,15 +52,10 @@ def _try(directory: str) -> None:
 
 def _owner_seen(layers: OverlayRootfs, userns: int, place: str) -> int:
     with idmapped_layers(layers, userns) as mapped:
-        if appends_layers():
-            fd = detached_overlay(mapped)
-        else:
-            overlay_at(mapped, place)
-            fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            os.chdir("/")
+        fd = attached_overlay(mapped, place)
+        os.chdir("/")
     try:
         return os.fstat(fd).st_uid
     finally:
         os.close(fd)
-        if not appends_layers():
-            umount2(place, MNT_DETACH)
+        umount2(place, MNT_DETACH)

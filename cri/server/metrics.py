@@ -6,6 +6,7 @@ Their names and labels are in metric_table.py, the values in metric_samples.py; 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -102,14 +103,14 @@ def _fill(message: api.ContainerMetrics, container: Container, layer: int, files
         return
     config = container.config
     labels = _labels(container.sandbox, cgroup.path, container.id, container.image_name, config.metadata.name)
-    for samples in (
+    samples = itertools.chain(
         of_usage(read.stats),
         of_counters(read.counters),
         of_processes(read.processes, read.tasks, read.oom_kills),
         of_filesystem(layer, filesystem),
         of_spec(container),
-    ):
-        _add(message.metrics, labels, samples)
+    )
+    _add(message.metrics, labels, samples)
 
 
 @dataclass(frozen=True, slots=True)

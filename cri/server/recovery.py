@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 
 from cri.proto import api_pb2 as api
 from cri.server.checkpoint import workplace
@@ -54,27 +55,32 @@ async def _states(daemon: Daemon) -> None:
     await daemon.images.recover()
     used = {key for container in daemon.store.containers for key in container.snapshots}
     daemon.orphans = sorted(daemon.images.containers.holders().keys() - used)
-    await each(_recover_sandbox(daemon, sandbox) for sandbox in daemon.store.sandboxes)
+    await each(_reported(sandbox, _recover_sandbox(daemon, sandbox)) for sandbox in daemon.store.sandboxes)
     await workplace.tidy(daemon)
 
 
-async def _recover_sandbox(daemon: Daemon, sandbox: Sandbox) -> None:
+async def _reported(sandbox: Sandbox, recovery: Awaitable[None]) -> None:
+    """A recovery whose failure is logged and no more."""
     try:
-        if sandbox.boot != boot_id():
-            await _lost(daemon, sandbox, "the machine was restarted")
-            # It was below /run; until the sandbox is removed, its entry in the ledger holds those of its containers.
-            daemon.sandbox_directory(sandbox.id).mkdir(mode=0o700, parents=True, exist_ok=True)
-        elif sandbox.ready or daemon.ledger.entries(holder=sandbox.id):
-            await _adopt_soon(daemon, sandbox)
-        else:
-            sandbox.ended = True
+        await recovery
     except Exception:
         log.exception("sandbox %s of pod %s could not be recovered; stopping it tries again", sandbox.id, sandbox.name)
 
 
+async def _recover_sandbox(daemon: Daemon, sandbox: Sandbox) -> None:
+    if sandbox.boot != boot_id():
+        await _lost(daemon, sandbox, "the machine was restarted")
+        # It was below /run; until the sandbox is removed, its entry in the ledger holds those of its containers.
+        daemon.sandbox_directory(sandbox.id).mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif sandbox.ready or daemon.ledger.entries(holder=sandbox.id):
+        await _adopt_soon(daemon, sandbox)
+    else:
+        sandbox.ended = True
+
+
 async def _adopt_soon(daemon: Daemon, sandbox: Sandbox) -> None:
     """Adopt it; a shim that does not answer at once is waited for beside everything else."""
-    adopting = asyncio.create_task(_adopt_patiently(daemon, sandbox))
+    adopting = asyncio.create_task(_reported(sandbox, _adopt_patiently(daemon, sandbox)))
     daemon.adopting.add(adopting)
     adopting.add_done_callback(daemon.adopting.discard)
     await asyncio.wait({adopting}, timeout=SOON_SECONDS)
@@ -97,11 +103,6 @@ async def _adopt_patiently(daemon: Daemon, sandbox: Sandbox) -> None:
                 sandbox.pod.disconnect()
                 sandbox.pod = None
             await asyncio.sleep(RETRY_SECONDS)
-        except Exception:
-            log.exception(
-                "sandbox %s of pod %s could not be recovered; stopping it tries again", sandbox.id, sandbox.name
-            )
-            return
 
 
 async def _adopt(daemon: Daemon, sandbox: Sandbox) -> None:

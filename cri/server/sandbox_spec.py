@@ -13,7 +13,6 @@ from cri.server.errors import InvalidRequest
 from cri.server.pods import Sandbox
 from cri.server.resources import oci_resources, with_overhead
 from cri.server.sysctls import checked_sysctls
-from cri.server.user_namespaces import pod_maps
 from runtime.spec import SandboxSpec
 
 # The pod's identity becomes part of names and environment of plugins; Kubernetes' own are far narrower (CVE-2025-0750).
@@ -83,7 +82,7 @@ def sandbox_spec(daemon: Daemon, sandbox: Sandbox) -> SandboxSpec:
         sysctls=(pod_sysctls() if options.network == api.POD else {}) | checked_sysctls(linux.sysctls, options),
         cgroup_parent=sandbox.cgroup,
         resources=oci_resources(with_overhead(linux)) if linux.HasField("resources") else {},
-        userns=pod_maps(options),
+        userns=sandbox.userns,
         runtime=sandbox.runtime,
     )
 

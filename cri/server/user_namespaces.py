@@ -59,6 +59,10 @@ def _line(mappings: Sequence[api.IDMapping], field: str) -> list[int]:
     if line.length < 1 or line.host_id + line.length - 1 > ID_MAX:
         last = f"{line.host_id} with length {line.length}"
         raise InvalidRequest(f"{FIELD}.{field}: host_id {last} is no range of ids up to {ID_MAX}")
+    return _numbers(line)
+
+
+def _numbers(line: api.IDMapping) -> list[int]:
     return [line.container_id, line.host_id, line.length]
 
 
@@ -91,10 +95,7 @@ def check_mount(mount: api.Mount, maps: Maps | None) -> bool:
         )
     if not mount.uidMappings and not mount.gidMappings:
         return False
-    asked = {
-        "uid": [[line.container_id, line.host_id, line.length] for line in mount.uidMappings],
-        "gid": [[line.container_id, line.host_id, line.length] for line in mount.gidMappings],
-    }
+    asked = {"uid": [*map(_numbers, mount.uidMappings)], "gid": [*map(_numbers, mount.gidMappings)]}
     if asked != maps:
         raise InvalidRequest(
             f"mount {mount.container_path}: uidMappings and gidMappings are not those of the pod's user namespace"

@@ -23,7 +23,7 @@ from runtime.errors import StartError
 from runtime.external.bundle import CGROUPS, hierarchies
 from runtime.linux import mountapi, mounts, syscalls
 from runtime.linux.cgroups import Layout
-from runtime.linux.overlay import OverlayRootfs, appends_layers, detached_overlay, overlay_at
+from runtime.linux.overlay import OverlayRootfs, attached_overlay
 from runtime.mounting import OpenSource
 from runtime.signals import reset_signals
 from runtime.status import Status
@@ -102,7 +102,7 @@ def _make_view(document: dict[str, Any], plan: RunPlan) -> None:
     show_cgroups(plan.layout, document["config"]["linux"]["cgroupsPath"])
     _stage(document["staged"], sources)
     if not isinstance(document["rootfs"], str):
-        _overlay(OverlayRootfs.from_json(document["rootfs"]), f"{plan.bundle}/rootfs")
+        os.close(attached_overlay(OverlayRootfs.from_json(document["rootfs"]), f"{plan.bundle}/rootfs"))
     config = document["config"]
     if plan.pid_namespace:
         own = {"type": "pid"} if plan.pid_namespace == "new" else {"type": "pid", "path": plan.pid_namespace}
@@ -122,7 +122,7 @@ def _stage(staged: list[dict[str, Any]], sources: list[int]) -> None:
     for each in staged:
         if "source" not in each:
             os.mkdir(each["place"], 0o700)
-            _overlay(OverlayRootfs(tuple(each["lower"])), each["place"])
+            os.close(attached_overlay(OverlayRootfs(tuple(each["lower"])), each["place"]))
             continue
         fd = sources.pop(0)
         if stat.S_ISDIR(os.fstat(fd).st_mode):
@@ -131,15 +131,6 @@ def _stage(staged: list[dict[str, Any]], sources: list[int]) -> None:
             _write(each["place"], b"")
         mountapi.move_mount_at(fd, each["place"])
         os.close(fd)
-
-
-def _overlay(layers: OverlayRootfs, place: str) -> None:
-    if appends_layers():
-        fd = detached_overlay(layers)
-        mountapi.move_mount_at(fd, place)
-        os.close(fd)
-    else:
-        overlay_at(layers, place)
 
 
 def show_cgroups(layout: Layout, path: str) -> None:

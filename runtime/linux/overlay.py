@@ -94,6 +94,19 @@ def overlay_at(rootfs: OverlayRootfs, target: str, attributes: int = 0) -> None:
     mount("overlay", target, "overlay", attributes & 0xF, data)
 
 
+def attached_overlay(rootfs: OverlayRootfs, target: str) -> int:
+    """Mount the overlay at a path of the host in whichever way this kernel has: an O_PATH fd of it.
+
+    The caller's working directory may be changed, as by overlay_at().
+    """
+    if not appends_layers():
+        overlay_at(rootfs, target)
+        return os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = detached_overlay(rootfs)
+    api.move_mount_at(fd, target)
+    return fd
+
+
 @contextlib.contextmanager
 def idmapped_layers(rootfs: OverlayRootfs, userns_fd: int) -> Iterator[OverlayRootfs]:
     """The same layers, as a user namespace shall see them, for an overlay that is mounted within the block.

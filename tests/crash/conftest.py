@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.crid import Crid, running_crid
-from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
 
 
@@ -19,7 +18,4 @@ async def crid() -> AsyncIterator[Crid]:
 
 @pytest.fixture
 async def busybox(crid: Crid, registry: Registry) -> str:
-    crid.trust_plain_http(registry.host)
-    pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
-    await crid.cri.PullImage(image={"image": pushed.ref})
-    return pushed.ref
+    return await crid.busybox(registry)

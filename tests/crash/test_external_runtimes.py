@@ -19,7 +19,6 @@ import pytest_asyncio
 from cri.client import CriError
 from cri.proto import api_pb2 as api
 from tests.support.crid import Crid, Sandbox, running_crid
-from tests.support.images import busybox_rootfs, push_image
 from tests.support.nothing_left import fsck_is_silent, nothing_is_left
 from tests.support.registry import Registry
 from tests.support.restart_scene import sandbox_state, state_of
@@ -60,13 +59,9 @@ def wrapped() -> Iterator[Wrapped]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def daemon(wrapped: Wrapped, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Crid, str]]:
-    with Registry(tmp_path_factory.mktemp("registry")) as registry:
-        async with running_crid(settings=f'runtimes.wrapped.path = "{wrapped.program}"') as crid:
-            crid.trust_plain_http(registry.host)
-            image = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]}).ref
-            await crid.cri.PullImage(image={"image": image})
-            yield crid, image
+async def daemon(wrapped: Wrapped, registry: Registry) -> AsyncIterator[tuple[Crid, str]]:
+    async with running_crid(settings=f'runtimes.wrapped.path = "{wrapped.program}"') as crid:
+        yield crid, await crid.busybox(registry)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

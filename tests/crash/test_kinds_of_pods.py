@@ -7,7 +7,7 @@ left of what only these have: an id-mapped tree, a pinned user namespace; a bund
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,9 +15,7 @@ import pytest
 from cri.client import CriError
 from cri.proto import api_pb2 as api
 from tests.support.crid import Crid, Sandbox, running_crid
-from tests.support.images import busybox_rootfs, push_image
 from tests.support.nothing_left import fsck_is_silent, nothing_is_left
-from tests.support.registry import Registry
 from tests.support.restart_scene import sandbox_state, state_of
 from tests.support.tables import rows_of
 
@@ -38,33 +36,23 @@ crid.end_sandbox.after_network        | notready | 137 Error | the stop goes on,
 """
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as served:
-        push_image(served, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
-        yield served
-
-
 @pytest.fixture
-async def crid(registry: Registry) -> AsyncIterator[Crid]:
+async def crid() -> AsyncIterator[Crid]:
     async with running_crid(settings=f'runtimes.runc.path = "{shutil.which("runc")}"') as crid:
-        crid.trust_plain_http(registry.host)
-        await crid.cri.PullImage(image={"image": f"{registry.host}/busybox:1"})
         yield crid
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_crid_is_killed_at_a_step(crid: Crid, registry: Registry, kind: str) -> None:
+async def test_crid_is_killed_at_a_step(crid: Crid, busybox: str, kind: str) -> None:
     handler, options = KINDS[kind]
     if handler and shutil.which(handler) is None:
         pytest.skip(f"{handler} is not installed (Debian: {handler})")
-    image = f"{registry.host}/busybox:1"
     for row in rows_of(STEPS):
         step = row["killed at"]
         crid.kill()
         await crid.start(f"{step}=kill")
         config = crid.pod_config(linux={"security_context": {"namespace_options": options}})
-        sandbox, container = await live_until_killed(crid, config, handler, image, stop="end_sandbox" in step)
+        sandbox, container = await live_until_killed(crid, config, handler, busybox, stop="end_sandbox" in step)
         await crid.died()
         await crid.start()
         if row["container"].endswith("Error"):
@@ -73,7 +61,7 @@ async def test_crid_is_killed_at_a_step(crid: Crid, registry: Registry, kind: st
         assert found == (row["sandbox"], row["container"]), step
         await fsck_is_silent(crid)
         if found[0] == "ready":
-            await serves((sandbox, config), crid, image)
+            await serves((sandbox, config), crid, busybox)
         await crid.cri.RemovePodSandbox(pod_sandbox_id=sandbox or "0" * 64)
         await nothing_is_left(crid)
 

@@ -7,29 +7,19 @@ import contextlib
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cri.client import CriError
-from cri.proto import api_pb2 as api
 from cri.streaming_client import exec_session
 from runtime.linux.ledger import read_ledger
-from tests.support.crid import Crid, running_crid
-from tests.support.images import busybox_rootfs, push_image
+from tests.support.crid import Crid
 from tests.support.nothing_left import nothing_is_left
 from tests.support.processes import children
-from tests.support.registry import Registry
 
 WARM, CYCLES = 6, 24
 TALKER = ["sh", "-c", "echo ready; while :; do sleep 0.1; done"]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry(tmp_path) as served:
-        yield served
 
 
 def resident(pid: int) -> int:
@@ -80,24 +70,20 @@ async def cycle(crid: Crid, image: str, number: int, null: int) -> None:
         await cri.PullImage(image={"image": image})
 
 
-async def test_nothing_grows_with_the_number_of_pods(registry: Registry) -> None:
+async def test_nothing_grows_with_the_number_of_pods(crid: Crid, busybox: str) -> None:
     null = os.open(os.devnull, os.O_RDWR)
-    async with running_crid() as crid:
-        crid.trust_plain_http(registry.host)
-        image = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]}).ref
-        await crid.cri.PullImage(image=api.ImageSpec(image=image))
-        assert crid.process is not None
-        pid = crid.process.pid
-        for number in range(WARM):
-            await cycle(crid, image, number, null)
-        await nothing_is_left(crid)
-        before, memory = counted(crid), resident(pid)
-        descriptors, threads = len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
-        for number in range(WARM, WARM + CYCLES):
-            await cycle(crid, image, number, null)
-        await nothing_is_left(crid)
-        assert counted(crid) == before
-        assert len(os.listdir(f"/proc/{pid}/fd")) <= descriptors + 2
-        assert len(os.listdir(f"/proc/{pid}/task")) <= threads + 4  # pools that grow to their size
-        assert resident(pid) - memory < 6 * 1024  # 300 of these cycles: less than 2 MiB
+    assert crid.process is not None
+    pid = crid.process.pid
+    for number in range(WARM):
+        await cycle(crid, busybox, number, null)
+    await nothing_is_left(crid)
+    before, memory = counted(crid), resident(pid)
+    descriptors, threads = len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+    for number in range(WARM, WARM + CYCLES):
+        await cycle(crid, busybox, number, null)
+    await nothing_is_left(crid)
+    assert counted(crid) == before
+    assert len(os.listdir(f"/proc/{pid}/fd")) <= descriptors + 2
+    assert len(os.listdir(f"/proc/{pid}/task")) <= threads + 4  # pools that grow to their size
+    assert resident(pid) - memory < 6 * 1024  # 300 of these cycles: less than 2 MiB
     os.close(null)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,9 +17,7 @@ from cri.client import CriError
 from cri.proto import api_pb2 as api
 from tests.support.crid import Crid, running_crid
 from tests.support.deaths import DEATHS, rebooted
-from tests.support.images import busybox_rootfs, push_image
 from tests.support.nothing_left import fsck_is_silent, nothing_is_left
-from tests.support.registry import Registry
 from tests.support.restart_scene import Scene, sandbox_state, state_of
 from tests.support.tables import rows_of
 
@@ -76,20 +74,11 @@ crid.remove_container.before_snapshot | notready               | 137 Error | Rem
 """
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as served:
-        push_image(served, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
-        yield served
-
-
 @pytest.fixture
-async def crid(registry: Registry) -> AsyncIterator[Crid]:
+async def crid() -> AsyncIterator[Crid]:
     if shutil.which("runc") is None:
         pytest.skip("runc is not installed (Debian: runc)")
     async with running_crid(settings='runtimes.runc.path = "runc"') as crid:
-        crid.trust_plain_http(registry.host)
-        await crid.cri.PullImage(image={"image": f"{registry.host}/busybox:1"})
         yield crid
 
 
@@ -100,8 +89,8 @@ def column(table: str, name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("death", DEATHS)
-async def test_what_follows(crid: Crid, registry: Registry, death: str) -> None:
-    with contextlib.closing(Scene(crid, f"{registry.host}/busybox:1")) as scene:
+async def test_what_follows(crid: Crid, busybox: str, death: str) -> None:
+    with contextlib.closing(Scene(crid, busybox)) as scene:
         await scene.set()
         await DEATHS[death](crid)
         assert await scene.calls() == column(CALLS, death)
@@ -113,14 +102,13 @@ async def test_what_follows(crid: Crid, registry: Registry, death: str) -> None:
     await nothing_is_left(crid)
 
 
-async def test_what_a_reboot_makes_of_half_a_call(crid: Crid, registry: Registry) -> None:
-    image = f"{registry.host}/busybox:1"
+async def test_what_a_reboot_makes_of_half_a_call(crid: Crid, busybox: str) -> None:
     for row in rows_of(STEPS):
         step = row["killed at"]
         crid.kill()
         await crid.start(f"{step}=kill")
         config = crid.pod_config()
-        sandbox, container = await live_until_killed(crid, config, image, stop="end_sandbox" in step)
+        sandbox, container = await live_until_killed(crid, config, busybox, stop="end_sandbox" in step)
         await crid.died()
         await rebooted(crid)
         found = await sandbox_state(crid, sandbox), await state_of(crid, container)

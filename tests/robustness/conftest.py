@@ -18,10 +18,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def neighbourhood(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Neighbourhood]:
-    with Registry(tmp_path_factory.mktemp("registry")) as registry:
-        async with neighbours(registry, tmp_path_factory.mktemp("stuck") / "mount") as found:
-            yield found
+async def neighbourhood(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Neighbourhood]:
+    async with neighbours(registry, tmp_path_factory.mktemp("stuck") / "mount") as found:
+        yield found
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -1,7 +1,7 @@
 """A crid of one's own: real daemon, real kernel, directories, bridge and subnet that nobody else has.
 
     async with running_crid() as crid:
-        await crid.pull(registry...)            # crid.cri is a CriClient
+        image = await crid.busybox(registry)    # crid.cri is a CriClient
         crid.kill()                             # SIGKILL, as a crash
         await crid.start()
 
@@ -28,6 +28,8 @@ from typing import Any
 from cri.client import CriClient, CriError
 from cri.proto import api_pb2 as api
 from runtime.linux.failpoints import VARIABLE as FAILPOINTS
+from tests.support.images import busybox_rootfs, push_image
+from tests.support.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 60.0
@@ -75,6 +77,13 @@ class Crid:
         directory = self.registries / host
         directory.mkdir(exist_ok=True)
         (directory / "hosts.toml").write_text(f'server = "http://{host}"\n')
+
+    async def busybox(self, registry: Registry) -> str:
+        """Push busybox to a registry without TLS, and pull it from there: its reference."""
+        self.trust_plain_http(registry.host)
+        pushed = push_image(registry, "busybox:1", [busybox_rootfs()], {"Cmd": ["sh"]})
+        await self.cri.PullImage(image={"image": pushed.ref})
+        return pushed.ref
 
     async def start(self, failpoints: str = "", **environment: str) -> None:
         """Start it and wait until it answers and has undone what was left; raises AssertionError with its log."""
