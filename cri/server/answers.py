@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cri.server import image_calls, metrics, pod_sandbox_stats, runtime_info, streams
-from cri.server.checkpoint_container import checkpoint_container
-from cri.server.checkpoint_pod import checkpoint_pod
-from cri.server.container_stats import container_stats, list_container_stats, stream_container_stats
-from cri.server.container_status import status_of_container
-from cri.server.create_container import create_container
-from cri.server.exec_sync import exec_sync
-from cri.server.get_container_events import get_container_events
-from cri.server.list_containers import list_containers, stream_containers
-from cri.server.list_pod_sandboxes import list_pod_sandbox, stream_pod_sandboxes
-from cri.server.pod_sandbox_status import pod_sandbox_status
-from cri.server.remove_container import remove_container
-from cri.server.remove_pod_sandbox import remove_pod_sandbox
-from cri.server.reopen_container_log import reopen_container_log
-from cri.server.restore_pod import restore_pod
-from cri.server.run_pod_sandbox import run_pod_sandbox
+from cri.server.calls import image_calls, metrics, pod_sandbox_stats, runtime_info, streams
+from cri.server.calls.checkpoint_container import checkpoint_container
+from cri.server.calls.checkpoint_pod import checkpoint_pod
+from cri.server.calls.container_stats import container_stats, list_container_stats, stream_container_stats
+from cri.server.calls.container_status import status_of_container
+from cri.server.calls.create_container import create_container
+from cri.server.calls.exec_sync import exec_sync
+from cri.server.calls.get_container_events import get_container_events
+from cri.server.calls.list_containers import list_containers, stream_containers
+from cri.server.calls.list_pod_sandboxes import list_pod_sandbox, stream_pod_sandboxes
+from cri.server.calls.pod_sandbox_status import pod_sandbox_status
+from cri.server.calls.remove_container import remove_container
+from cri.server.calls.remove_pod_sandbox import remove_pod_sandbox
+from cri.server.calls.reopen_container_log import reopen_container_log
+from cri.server.calls.restore_pod import restore_pod
+from cri.server.calls.run_pod_sandbox import run_pod_sandbox
+from cri.server.calls.start_container import start_container
+from cri.server.calls.stop_container import stop_container
+from cri.server.calls.stop_pod_sandbox import stop_pod_sandbox
+from cri.server.calls.update_container_resources import update_container_resources
+from cri.server.calls.update_pod_sandbox_resources import update_pod_sandbox_resources
 from cri.server.service import Stream, Unary
-from cri.server.start_container import start_container
-from cri.server.stop_container import stop_container
-from cri.server.stop_pod_sandbox import stop_pod_sandbox
-from cri.server.update_container_resources import update_container_resources
-from cri.server.update_pod_sandbox_resources import update_pod_sandbox_resources
 
 ANSWERS: Mapping[str, Unary | Stream] = {
     "Version": runtime_info.version,

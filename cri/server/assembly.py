@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from importlib import metadata
 
 from cni.network import Cni
-from cri.server.apparmor import AppArmor
 from cri.server.cdi.registry import Registry
 from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
@@ -15,16 +14,17 @@ from cri.server.daemon import Daemon
 from cri.server.events import Events
 from cri.server.exits import Exits
 from cri.server.handlers import Handlers
-from cri.server.layer_usage import LayerUsage
 from cri.server.nri.adjusting import Adjuster
 from cri.server.nri.nri import Nri
 from cri.server.pod_network import POD_CIDR, SETTING, pod_network
-from cri.server.seccomp import Profiles
-from cri.server.selinux import Selinux
+from cri.server.seccomp.compiled import Profiles
+from cri.server.security.apparmor import AppArmor
+from cri.server.security.selinux import Selinux
+from cri.server.security.user_namespaces import UserNamespaces
 from cri.server.sessions import PodSessions
 from cri.server.store import Store
 from cri.server.streaming import StreamingServer
-from cri.server.user_namespaces import UserNamespaces
+from cri.server.usage.layers import LayerUsage
 from images import ImageStore
 from runtime.client import Runtime
 from runtime.linux.ledger import Ledger

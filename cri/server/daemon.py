@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cni.network import Cni
-from cri.server.accounts import AccountCache
-from cri.server.apparmor import AppArmor
 from cri.server.cdi.registry import Registry
 from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
@@ -17,15 +15,17 @@ from cri.server.exits import Exits
 from cri.server.handlers import Handlers
 from cri.server.janitor import Janitor
 from cri.server.joins import Joins
-from cri.server.layer_usage import LayerUsage
 from cri.server.nri.nri import Nri
 from cri.server.pods import Container, Sandbox
-from cri.server.seccomp import Profiles
-from cri.server.selinux import Selinux
+from cri.server.seccomp.compiled import Profiles
+from cri.server.security.accounts import AccountCache
+from cri.server.security.apparmor import AppArmor
+from cri.server.security.selinux import Selinux
+from cri.server.security.user_namespaces import UserNamespaces
 from cri.server.store import Store
 from cri.server.streaming import StreamingServer
-from cri.server.usage import Rates
-from cri.server.user_namespaces import UserNamespaces
+from cri.server.usage.cgroups import Rates
+from cri.server.usage.layers import LayerUsage
 from images import ImageStore, Progress
 from runtime.client import Pod, Runtime, ShimLost
 from runtime.linux.ledger import Ledger

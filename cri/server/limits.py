@@ -15,7 +15,7 @@ from cri.proto import api_pb2 as api
 from cri.server.errors import WrongState
 from cri.server.former_limits import former_limits
 from cri.server.pods import Container, cgroup_of
-from cri.server.resources import merged, oci_resources, without_swap
+from cri.server.specs.resources import merged, oci_resources, without_swap
 from cri.server.store import Store
 from runtime.linux.cgroups import Cgroup, CgroupError
 

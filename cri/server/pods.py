@@ -18,7 +18,7 @@ from typing import Any
 
 from cri.proto import api_pb2 as api
 from cri.server.encoding import decode, encode
-from cri.server.user_namespaces import Maps, pod_maps
+from cri.server.security.user_namespaces import Maps, pod_maps
 from runtime.client import Pod
 from runtime.linux.cgroups import Cgroup, Layout, detect
 from runtime.linux.files import boot_id

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from cri.proto import api_pb2 as api
 from cri.server.assembly import OWNER, assemble
+from cri.server.calls.remove_pod_sandbox import remove_pod_sandbox
 from cri.server.config import Config, from_arguments
 from cri.server.listening import exclusive
 from cri.server.recovery import recover
-from cri.server.remove_pod_sandbox import remove_pod_sandbox
 from cri.server.settings import ConfigError
 from cri.server.tidying import tidy
 from runtime.client import ContainerError

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cri.server.daemon import pod_of
 from cri.server.pods import Container, Sandbox
-from cri.server.process import TERM
+from cri.server.specs.process import TERM
 from cri.server.store import Store
 from cri.server.streaming.runtime import Session, StreamingError, Streams
 from runtime.client import ContainerError, Exec

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cri.proto import api_pb2 as api
 from cri.server.pods import Container, Sandbox
-from cri.server.signals import interface_signal
+from cri.server.specs.signals import interface_signal
 
 
 def sandbox_status(sandbox: Sandbox) -> api.PodSandboxStatus:

@@ -18,12 +18,12 @@ import logging
 import time
 from collections.abc import Awaitable, Iterable
 
+from cri.server.calls.stop_pod_sandbox import stop
 from cri.server.checkpoint import workplace
 from cri.server.daemon import Daemon, pod_of
 from cri.server.exits import KERNEL_KINDS
 from cri.server.pods import Container, Sandbox
 from cri.server.sandbox_end import remove_directory
-from cri.server.stop_pod_sandbox import stop
 from runtime.client import ContainerError
 
 log = logging.getLogger("crid")

@@ -10,7 +10,8 @@ import pytest
 from cni.worker import FAILPOINTS as NETWORK_STEPS
 from cri.client import CriError
 from cri.proto import api_pb2 as api
-from cri.server import create_container, remove_container, run_pod_sandbox, sandbox_end, start_container
+from cri.server import sandbox_end
+from cri.server.calls import create_container, remove_container, run_pod_sandbox, start_container
 from tests.support.crid import Crid
 from tests.support.nothing_left import fsck_is_silent, nothing_is_left
 

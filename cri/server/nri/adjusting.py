@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from cri.proto import nri_pb2 as nri
-from cri.server import process
 from cri.server.errors import CriFault
 from cri.server.nri import adjusting_limits as limits
 from cri.server.nri import adjusting_linux as linux
@@ -22,8 +21,9 @@ from cri.server.nri.merging import HOOK_KINDS
 from cri.server.nri.owners import Owners
 from cri.server.nri.refusal import Refusal
 from cri.server.pods import Container
-from cri.server.resources import oom_score_adj
-from cri.server.seccomp import Profiles
+from cri.server.seccomp.compiled import Profiles
+from cri.server.specs import process
+from cri.server.specs.resources import oom_score_adj
 from runtime.client import ContainerError
 from runtime.linux.cgroups import CgroupError
 

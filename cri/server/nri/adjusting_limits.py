@@ -9,7 +9,7 @@ from cri.server.limits import in_cri_words, overlaid
 from cri.server.nri.refusal import Refusal
 from cri.server.nri.resources import CPU, CPUSET, MEMORY, to_oci
 from cri.server.pods import Container
-from cri.server.resources import merged
+from cri.server.specs.resources import merged
 from runtime.linux.cgroups import InvalidResources, MissingController
 from runtime.linux.cgroups.resources import plan
 

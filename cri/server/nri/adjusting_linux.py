@@ -11,11 +11,11 @@ from typing import Any, Final
 from cri.proto import nri_pb2 as nri
 from cri.server.nri.refusal import Refusal
 from cri.server.pods import Container, Sandbox
-from cri.server.seccomp import Profiles
-from cri.server.seccomp_oci import as_oci
-from cri.server.seccomp_rules import resolve
-from cri.server.sources import look
-from cri.server.sysctls import checked_sysctls
+from cri.server.seccomp.compiled import Profiles
+from cri.server.seccomp.oci import as_oci
+from cri.server.seccomp.rules import resolve
+from cri.server.security.sysctls import checked_sysctls
+from cri.server.specs.sources import look
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mountoptions import MountOptions
 from runtime.linux.scheduling import memory_policy_of, scheduler_of

@@ -29,7 +29,7 @@ from cri.server.nri.resources import copy_set_fields, from_cri
 from cri.server.nri.validator import Validator
 from cri.server.nri.view import View
 from cri.server.pods import Container, Sandbox
-from cri.server.resources import oci_resources
+from cri.server.specs.resources import oci_resources
 from cri.server.store import Store
 
 log = logging.getLogger("crid")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cri.proto import api_pb2 as cri
 from cri.proto import nri_pb2 as nri
-from cri.server.resources import oci_resources
+from cri.server.specs.resources import oci_resources
 
 #: (NRI field, OCI field, the owners' field)
 MEMORY: Final = (

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from cri.proto import api_pb2 as api
-from cri.server import apparmor
-from cri.server.apparmor import DEFAULT, AppArmor
 from cri.server.errors import CriFault, InvalidRequest, NotFound, WrongState
+from cri.server.security import apparmor
+from cri.server.security.apparmor import DEFAULT, AppArmor
 
 Profile = api.SecurityProfile
 LOADED = "nodeagent-default (enforce)\nweb profile (complain)\nstrict (enforce)\n"

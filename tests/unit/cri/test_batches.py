@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cri.server.batches import BYTES, ITEMS, batches
+from cri.server.calls.batches import BYTES, ITEMS, batches
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from cri.proto import api_pb2 as api
-from cri.server import oci, process
-from cri.server.capabilities import DEFAULT, capability_sets, grantable
 from cri.server.errors import InvalidRequest, NotFound
-from cri.server.etc_files import resolv_conf
 from cri.server.limits import completed
-from cri.server.mounts import base_mounts, host_volume, image_volume, merge_mounts
-from cri.server.resources import merged, oci_resources, oom_score_adj, without_swap
-from cri.server.signals import interface_signal, number_of, stop_signal
-from cri.server.sysctls import checked_sysctls
+from cri.server.security.capabilities import DEFAULT, capability_sets, grantable
+from cri.server.security.sysctls import checked_sysctls
+from cri.server.specs import oci, process
+from cri.server.specs.etc_files import resolv_conf
+from cri.server.specs.mounts import base_mounts, host_volume, image_volume, merge_mounts
+from cri.server.specs.resources import merged, oci_resources, oom_score_adj, without_swap
+from cri.server.specs.signals import interface_signal, number_of, stop_signal
 
 IMAGE = {"Entrypoint": ["/entry"], "Cmd": ["cmd"], "Env": ["A=1", "B=2"], "WorkingDir": "/work"}
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cri.server import layer_usage
-from cri.server.layer_usage import LayerUsage
+from cri.server.usage import layers as layer_usage
+from cri.server.usage.layers import LayerUsage
 
 
 class Layers:

@@ -14,9 +14,9 @@ import pyseccomp
 import pytest
 
 from cri.server.errors import InvalidRequest, NotFound
-from cri.server.seccomp import Profiles
-from cri.server.seccomp_profile import default_profile
-from cri.server.seccomp_rules import kernel_version, resolve
+from cri.server.seccomp.compiled import Profiles
+from cri.server.seccomp.default import default_profile
+from cri.server.seccomp.rules import kernel_version, resolve
 from runtime.linux import seccomp
 
 PR_SET_NO_NEW_PRIVS = 38

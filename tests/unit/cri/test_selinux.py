@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cri.proto import api_pb2 as api
-from cri.server import selinux
 from cri.server.errors import InvalidRequest
-from cri.server.selinux import Labels, Selinux, check_relabel
+from cri.server.security import selinux
+from cri.server.security.selinux import Labels, Selinux, check_relabel
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.overlay import OverlayRootfs
 from runtime.mounting import MountFilesystem, MountRoot

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from cri.server import sources
 from cri.server.errors import Exhausted
+from cri.server.specs import sources
 
 
 async def test_answers_and_errors_come_back() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
-from cri.server.users import Accounts, image_uid, read_accounts, resolve_identity
+from cri.server.security.users import Accounts, image_uid, read_accounts, resolve_identity
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin

@@ -1,0 +1,83 @@
+"""RestorePod: a new pod with containers CREATED from a pod's checkpoint; StartContainer lets them go on (KEP-5823).
+
+The configurations decide what the pod and its containers are; the checkpoint brings processes and changed files, and
+must be of exactly these containers. All of them, or nothing, is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from cri.proto import api_pb2 as api
+from cri.server.calls.checkpoint_pod import POD, VERSION, refuse_options
+from cri.server.calls.create_container import create_container
+from cri.server.calls.remove_pod_sandbox import remove_pod_sandbox
+from cri.server.calls.run_pod_sandbox import run_pod_sandbox
+from cri.server.daemon import Daemon
+from cri.server.errors import InvalidRequest, NotFound, words_of
+from runtime.linux.failpoints import failpoint
+from runtime.linux.files import read_limited
+
+LIMIT = 1 << 20
+FAILPOINTS = ("crid.restore_pod.after_sandbox", "crid.restore_pod.after_containers")
+
+
+async def restore_pod(daemon: Daemon, request: api.RestorePodRequest) -> api.RestorePodResponse:
+    """Raises InvalidRequest, NotFound, WrongState, and what running a pod and creating containers raise."""
+    refuse_options(request.options)
+    if not request.checkpoint_path.startswith("/"):
+        raise InvalidRequest(f"checkpoint_path {request.checkpoint_path[:200]!r} is not absolute")
+    directory = Path(request.checkpoint_path)
+    archives = await asyncio.to_thread(_archives, directory)
+    configs = {config.metadata.name: config for config in request.container_configs}
+    if len(configs) != len(request.container_configs) or configs.keys() != archives.keys():
+        raise InvalidRequest(
+            f"container_configs names {sorted(configs)}, but the checkpoint is of {sorted(archives)}: "
+            "each container once, and no others"
+        )
+    await daemon.criu.program()
+    run = api.RunPodSandboxRequest(config=request.config, runtime_handler=request.runtime_handler)
+    id = (await run_pod_sandbox(daemon, run)).pod_sandbox_id
+    response = api.RestorePodResponse(pod_sandbox_id=id)
+    try:
+        failpoint("crid.restore_pod.after_sandbox")
+        for name, config in configs.items():
+            create = api.CreateContainerRequest(pod_sandbox_id=id, config=config, sandbox_config=request.config)
+            create.config.image.image = str(directory / archives[name])
+            created = await create_container(daemon, create)
+            response.restored_containers.add(name=name, container_id=created.container_id)
+        failpoint("crid.restore_pod.after_containers")
+    except BaseException as error:
+        error.add_note(f"while restoring a pod from {request.checkpoint_path[:200]}")
+        await asyncio.shield(_take_back(daemon, id, error))
+        raise
+    return response
+
+
+async def _take_back(daemon: Daemon, id: str, reason: BaseException) -> None:
+    try:
+        await remove_pod_sandbox(daemon, api.RemovePodSandboxRequest(pod_sandbox_id=id))
+    except Exception as error:  # noqa: BLE001 - the first error is the one to report
+        reason.add_note(f"removing the new pod {id[:13]} failed as well: {words_of(error)}")
+
+
+def _archives(directory: Path) -> dict[str, str]:
+    """The archive of each container; names are plain, so that none leads out of the directory."""
+    try:
+        document: Any = json.loads(read_limited(directory / POD, LIMIT))
+    except FileNotFoundError as error:
+        raise NotFound(f"{directory} holds no checkpoint of a pod: it has no {POD}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{directory / POD} cannot be read: {error}") from error
+    containers = document.get("containers") if isinstance(document, dict) else None
+    if not isinstance(containers, dict) or document.get("version") != VERSION:
+        raise InvalidRequest(f"{directory / POD} is of no version that is known here")
+    for name, archive in containers.items():
+        if archive != f"{name}.tar" or "/" in archive or archive.startswith("."):
+            raise InvalidRequest(
+                f"{directory / POD} names an archive {archive!a}, which cannot be container {name!a}'s"
+            )
+    return containers
