@@ -43,7 +43,12 @@ def _owners() -> Iterator[ModuleType | type]:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "runtime":
             yield module
-            yield from (kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == name)
+            yield from classes_of(module)
+
+
+def classes_of(module: ModuleType) -> Iterator[type]:
+    """The classes that a module itself has made."""
+    return (kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__)
 
 
 def _moved(value: Any, used: set[CodeType], moved: dict[FunctionType, FunctionType]) -> Any:

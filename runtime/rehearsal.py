@@ -21,7 +21,7 @@ from typing import Final
 import prctl
 
 from runtime import arrival, exec, init, mounting, process, protections, rootfs, streams, tree
-from runtime.gathering import fill_gaps, gather
+from runtime.gathering import classes_of, fill_gaps, gather
 from runtime.linux import caps, failpoints, mountapi, mountoptions, mounts, overlay, paths, syscalls
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.channel import Channel
@@ -115,13 +115,9 @@ def _named_in(used: set[CodeType]) -> set[CodeType]:
 
 def _codes_of(modules: Iterable[ModuleType]) -> set[CodeType]:
     """The code of their functions and methods."""
-    owners = [owner for module in modules for owner in (module, *_classes_of(module))]
+    owners = [owner for module in modules for owner in (module, *classes_of(module))]
     values = [getattr(value, "__func__", value) for owner in owners for value in vars(owner).values()]
     return {value.__code__ for value in values if isinstance(value, FunctionType)}
-
-
-def _classes_of(module: ModuleType) -> Iterator[type]:
-    return (kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__)
 
 
 @contextmanager
