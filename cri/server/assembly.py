@@ -58,8 +58,8 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
         parts.push_async_callback(streaming.close)
         cni = _network(config, ledger, records)
         parts.push_async_callback(cni.close)
-        profiles = Profiles(config.root / "seccomp")
-        nri = Nri(config.nri, store, Adjuster(profiles), metadata.version("nodeagent"))
+        profiles, cdi = Profiles(config.root / "seccomp"), Registry(config.cdi_spec_dirs)
+        nri = Nri(config.nri, store, Adjuster(profiles, cdi), metadata.version("nodeagent"))
         exits.tell(nri)
         parts.push_async_callback(nri.close)
         yield Daemon(
@@ -74,7 +74,7 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
             exits=exits,
             profiles=profiles,
             handlers=Handlers(config),
-            cdi=Registry(config.cdi_spec_dirs),
+            cdi=cdi,
             userns=UserNamespaces(runtime, config.root),
             apparmor=AppArmor(),
             selinux=Selinux(),

@@ -15,6 +15,7 @@ from cri.client import CriError
 from cri.proto import api_pb2 as api
 from tests.support.crid import Crid, Sandbox, running_crid
 from tests.support.images import busybox_rootfs, push_image
+from tests.support.nri import NriPlugin
 from tests.support.registry import Registry
 
 THING = "vendor.example/thing"
@@ -124,3 +125,21 @@ async def test_labels_and_the_pods_annotations_name_no_devices(
     await crid.ended(await crid.run(sandbox, pushed.ref, ["sh", "-c", "echo [$THING]"], labels=names))
     assert crid.log_of(config) == "[]"
     await crid.cri.RemovePodSandbox(pod_sandbox_id=sandbox[0])
+
+
+async def test_an_nri_plugin_gives_devices_too(crid: Crid, busybox: str, handler: str, specifications: Path) -> None:
+    node = {"path": "/dev/thing", "hostPath": "/dev/loop-control", "permissions": "r"}
+    describe(specifications, {"name": "one", "containerEdits": {"deviceNodes": [node], "env": ["THING=one"]}})
+    async with NriPlugin(crid, "10") as plugin:
+        plugin.script(adjust={"main": {"CDIDevices": [{"name": f"{THING}=one"}]}})
+        sandbox = await run_pod(crid, handler)
+        script = "echo $THING; stat -c '%t:%T' /dev/thing; (: < /dev/thing) && echo readable; (: > /dev/thing) 2>&1"
+        await crid.ended(await crid.run(sandbox, busybox, ["sh", "-c", script]))
+        lines = crid.log_of(sandbox[1]).splitlines()
+        assert lines[:3] == ["one", "a:ed", "readable"] and "not permitted" in lines[3]
+        plugin.script(adjust={"main": {"CDIDevices": [{"name": f"{THING}=absent"}]}})
+        with pytest.raises(CriError) as failure:
+            await crid.create(sandbox, busybox, ["true"], metadata={"name": "main", "attempt": 1})
+        assert "NRI plugin 10-test adjusts CdiDevices of container " in str(failure.value)
+        assert f"CDI devices not found: {THING}=absent; searched the specification files in" in str(failure.value)
+        await crid.cri.RemovePodSandbox(pod_sandbox_id=sandbox[0])

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cri.proto import nri_pb2 as nri
+from cri.server.cdi.edits import inject
+from cri.server.cdi.names import requested_names
+from cri.server.cdi.registry import Registry
 from cri.server.errors import CriFault
 from cri.server.nri import adjusting_limits as limits
 from cri.server.nri import adjusting_linux as linux
@@ -24,6 +27,7 @@ from cri.server.pods import Container
 from cri.server.seccomp.compiled import Profiles
 from cri.server.specs import process
 from cri.server.specs.resources import oom_score_adj
+from cri.server.specs.sources import look
 from runtime.client import ContainerError
 from runtime.linux.cgroups import CgroupError
 
@@ -137,11 +141,6 @@ def _scheduler(adjust: nri.ContainerAdjustment, document: Document) -> None:
     linux.check_scheduler(document["process"]["scheduler"])
 
 
-def _cdi_devices(adjust: nri.ContainerAdjustment, document: Document) -> None:
-    name = adjust.CDI_devices[0].name
-    raise Refusal(f"no CDI specification of this host names {name[:200]!r}", name)
-
-
 Step = Callable[[nri.ContainerAdjustment, Document], None]
 
 #: Whether it is asked for, the owners' field, and how it is done. Devices stand before resources, which add to rules.
@@ -167,6 +166,7 @@ class Adjuster:
     """Carries out adjustments."""
 
     profiles: Profiles
+    cdi: Registry
 
     async def apply(self, container: Container, adjust: nri.ContainerAdjustment, owners: Owners) -> None:
         """Change the container's spec, which nobody else knows yet. Raises NriFault."""
@@ -177,7 +177,7 @@ class Adjuster:
             if asked(adjust):
                 await naming.of(field, _at_once(step, adjust, document))
         if adjust.CDI_devices:
-            await naming.of(nri.CdiDevices, _at_once(_cdi_devices, adjust, document))
+            await naming.of(nri.CdiDevices, self._cdi_devices(adjust, document))
         if adjust.mounts:
             await naming.of(nri.Mounts, linux.mounts(adjust, document))
         if adjust.linux.sysctl:
@@ -188,6 +188,10 @@ class Adjuster:
             await naming.of(nri.MemLimit, limits.resources(adjust, container))
         if adjust.linux.HasField("seccomp_policy"):
             await naming.of(nri.SeccompPolicy, linux.seccomp(adjust, container.spec, self.profiles))
+
+    async def _cdi_devices(self, adjust: nri.ContainerAdjustment, document: Document) -> None:
+        names = requested_names((device.name for device in adjust.CDI_devices), {})
+        await look(inject, self.cdi, names, document)
 
 
 async def _at_once(step: Step, adjust: nri.ContainerAdjustment, document: Document) -> None:
