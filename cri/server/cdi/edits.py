@@ -16,6 +16,7 @@ from typing import Any
 from cri.server.cdi.registry import Registry
 from cri.server.cdi.specs import Edits
 from cri.server.errors import InvalidRequest, NotFound
+from cri.server.specs.mounts import in_order
 
 Document = dict[str, Any]
 REFUSED = {"netDevices": "moving network devices", "intelRdt": "resctrl (intelRdt)"}
@@ -43,8 +44,7 @@ def apply_edits(document: Document, edits: Iterable[Edits]) -> None:
             _hook(document, hook)
         groups = document["process"]["user"]["additionalGids"]
         groups += [gid for gid in each.get("additionalGids") or () if gid and gid not in groups]
-    # As runtimes mount in the order of the list, parents stand before what is below them.
-    document["mounts"].sort(key=lambda mount: mount["destination"].rstrip("/").count("/"))
+    document["mounts"] = in_order(document["mounts"])
 
 
 def _environment(process: Document, variables: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from cri.server.seccomp.compiled import Profiles
 from cri.server.seccomp.oci import as_oci
 from cri.server.seccomp.rules import resolve
 from cri.server.security.sysctls import checked_sysctls
+from cri.server.specs.mounts import in_order
 from cri.server.specs.sources import look
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.mountoptions import MountOptions
@@ -30,7 +31,7 @@ OWN_ANYWAY: Final = frozenset({"mount", "cgroup"})
 
 
 async def mounts(adjust: nri.ContainerAdjustment, document: Document) -> None:
-    """Mounts in the place of those at the same destination, sorted so that none hides a later one."""
+    """Mounts in the place of those at the same destination."""
     entries = {posixpath.normpath(mount["destination"]): mount for mount in document["mounts"]}
     for mount in adjust.mounts:
         entries.pop(posixpath.normpath(mount.destination.removeprefix("-")), None)
@@ -38,7 +39,7 @@ async def mounts(adjust: nri.ContainerAdjustment, document: Document) -> None:
         if not mount.destination.startswith("-"):
             destination = posixpath.normpath(mount.destination)
             entries[destination] = await _mount(mount, destination)
-    document["mounts"] = sorted(entries.values(), key=lambda each: each["destination"].count("/"))
+    document["mounts"] = in_order(entries.values())
 
 
 async def _mount(mount: nri.Mount, destination: str) -> Document:

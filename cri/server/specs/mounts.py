@@ -64,8 +64,12 @@ def merge_mounts(base: Iterable[OciMount], volumes: Sequence[OciMount]) -> list[
     """One list in the order of mounting: a volume replaces a base mount of the same place, parents come first."""
     taken = {volume["destination"] for volume in volumes}
     kept = [mount for mount in base if mount["destination"] not in taken]
-    # sorted() is stable: volumes of equal depth keep the order of the request.
-    return sorted([*kept, *volumes], key=lambda mount: mount["destination"].rstrip("/").count("/"))
+    return in_order([*kept, *volumes])
+
+
+def in_order(mounts: Iterable[OciMount]) -> list[OciMount]:
+    """As runtimes mount in the order of the list: parents before what is below them, those of equal depth as given."""
+    return sorted(mounts, key=lambda mount: mount["destination"].rstrip("/").count("/"))
 
 
 def host_volume(mount: api.Mount, maps: Maps | None = None) -> OciMount:

@@ -13,7 +13,7 @@ from cri.server.security.capabilities import DEFAULT, capability_sets, grantable
 from cri.server.security.sysctls import checked_sysctls
 from cri.server.specs import oci, process
 from cri.server.specs.etc_files import resolv_conf
-from cri.server.specs.mounts import base_mounts, host_volume, image_volume, merge_mounts
+from cri.server.specs.mounts import base_mounts, host_volume, image_volume, in_order, merge_mounts
 from cri.server.specs.resources import merged, oci_resources, oom_score_adj, without_swap
 from cri.server.specs.signals import interface_signal, number_of, stop_signal
 
@@ -254,6 +254,11 @@ def test_a_volume_replaces_a_base_mount_and_parents_come_first() -> None:
     assert merged_mounts.count("/dev/shm") == 1
     assert merged_mounts.index("/a") < merged_mounts.index("/a/b")
     assert merged_mounts.index("/dev") < merged_mounts.index("/dev/x")
+
+
+def test_a_slash_at_the_end_makes_no_mount_deeper() -> None:
+    mounts = [{"destination": place} for place in ("/a/b", "/z/", "/c", "/a/", "/")]
+    assert [mount["destination"] for mount in in_order(mounts)] == ["/", "/z/", "/c", "/a/", "/a/b"]
 
 
 def test_image_volumes(tmp_path: Path) -> None:
