@@ -20,7 +20,7 @@ from typing import Any
 from cri.proto import api_pb2 as api
 from cri.server.config import BUILT_IN, Config, RuntimeConfig
 from cri.server.errors import InvalidRequest, WrongState
-from runtime.linux.commands import CommandFailed, run_command
+from runtime.linux.commands import CommandFailed, mortal, run_command
 
 FEATURES_SECONDS = 5.0
 FEATURES_LIMIT = 1 << 20
@@ -118,9 +118,8 @@ def _features(command: list[str]) -> dict[str, Any]:
 
     One that hangs dies with crid at the latest.
     """
-    mortal = ["setpriv", "--pdeathsig", "KILL", "--", *command, "features"]
     try:
-        done = run_command(mortal, timeout=FEATURES_SECONDS, limit=FEATURES_LIMIT)
+        done = run_command(mortal([*command, "features"]), timeout=FEATURES_SECONDS, limit=FEATURES_LIMIT)
         answer = json.loads(done.stdout) if done.returncode == 0 else {}
     except (CommandFailed, OSError, ValueError, RecursionError):
         return {}

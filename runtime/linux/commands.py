@@ -84,6 +84,11 @@ def run_command(
     return Completed(tuple(argv), child.returncode, bytes(conversation.stdout), bytes(conversation.stderr))
 
 
+def mortal(command: Sequence[str]) -> list[str]:
+    """The command, killed by the kernel when the thread that starts it ends, so with this process at the latest."""
+    return ["setpriv", "--pdeathsig", "KILL", "--", *command]
+
+
 def _reap(child: subprocess.Popen[bytes]) -> None:
     # A process stuck in the kernel (a dead NFS server) survives SIGKILL; Popen reaps it later, we do not wait for it.
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from cri.server.settings import ConfigError
+from runtime.linux.commands import mortal
 from runtime.linux.files import read_limited
 
 NAME: Final = re.compile(r"([0-9]{2})-([A-Za-z0-9_.+-]{1,128})")
@@ -94,8 +95,8 @@ def launch(path: Path, index: str, base: str) -> tuple[Launched, socket.socket]:
     actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), PLUGIN_FD)]
     try:
         with theirs:
-            mortal = ["setpriv", "--pdeathsig", "KILL", "--", str(path)]
-            pid = os.posix_spawnp(mortal[0], mortal, environment, file_actions=actions, setsid=True)
+            command = mortal([str(path)])
+            pid = os.posix_spawnp(command[0], command, environment, file_actions=actions, setsid=True)
     except BaseException:
         ours.close()
         raise

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runtime.linux.commands import CommandOutputTooLarge, CommandTimeout, run_command
+from runtime.linux.commands import CommandOutputTooLarge, CommandTimeout, mortal, run_command
 from runtime.linux.procs import Process
 
 
@@ -105,3 +106,17 @@ def test_a_grandchild_that_keeps_the_pipe_delays_nobody() -> None:
 def test_a_missing_command_is_an_oserror() -> None:
     with pytest.raises(FileNotFoundError):
         run_command(["/nonexistent/plugin"], timeout=1, limit=1)
+
+
+def test_a_mortal_command_ends_with_who_started_it() -> None:
+    script = (
+        "import subprocess, sys; child = subprocess.Popen(sys.argv[1:], stdout=-1); child.stdout.readline();"
+        "print(open(f'/proc/{child.pid}/stat').read().rpartition(')')[2].split()[19], child.pid)"
+    )
+    command = mortal(["sh", "-c", "echo up; exec sleep 60"])
+    done = run_command([sys.executable, "-c", script, *command], timeout=20, limit=100)
+    start_time, pid = map(int, done.stdout.split())
+    deadline = time.monotonic() + 10
+    while Process(pid, start_time).alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
