@@ -188,6 +188,17 @@ async def test_what_cannot_be_done_is_refused_by_plugin_and_field(
         assert not (await crid.cri.ListContainers()).containers
 
 
+async def test_a_privileged_container_is_shown_unconfined_whatever_it_names(crid: Crid, busybox: str) -> None:
+    async with NriPlugin(crid, "10") as plugin:
+        pod = await crid.run_pod(linux={"security_context": {"privileged": True}})
+        for attempt, profile in enumerate(({"profile_type": 7}, {"profile_type": 0})):
+            context = {"privileged": True, "seccomp": profile}
+            metadata = {"name": "main", "attempt": attempt}
+            await crid.create(pod, busybox, SLEEP, metadata=metadata, linux={"security_context": context})
+            shown = plugin.last("CreateContainer")["container"]["linux"]["seccompProfile"]
+            assert shown == {"profileType": "UNCONFINED"}
+
+
 async def test_plugins_go_by_their_index_and_may_not_disagree(crid: Crid, busybox: str) -> None:
     async with NriPlugin(crid, "20") as second, NriPlugin(crid, "10") as first:
         pod = await crid.run_pod()

@@ -10,6 +10,7 @@ from cri.proto import nri_pb2 as nri
 from cri.server.nri.adjusting import HOOK_NAMES
 from cri.server.nri.resources import from_cri, from_oci
 from cri.server.pods import Container, Sandbox
+from cri.server.seccomp.choice import profile_of
 
 _STATES: Final = {
     cri.CONTAINER_CREATED: nri.CONTAINER_CREATED,
@@ -18,7 +19,6 @@ _STATES: Final = {
 }
 _PROFILES: Final = {
     cri.SecurityProfile.RuntimeDefault: nri.SecurityProfile.RUNTIME_DEFAULT,
-    cri.SecurityProfile.Unconfined: nri.SecurityProfile.UNCONFINED,
     cri.SecurityProfile.Localhost: nri.SecurityProfile.LOCALHOST,
 }
 
@@ -139,11 +139,9 @@ def _scheduling(message: nri.LinuxContainer, process: Mapping[str, Any]) -> None
 
 
 def _seccomp(message: nri.LinuxContainer, context: cri.LinuxContainerSecurityContext) -> None:
-    if context.HasField("seccomp"):
-        message.seccomp_profile.profile_type = _PROFILES[context.seccomp.profile_type]
-        message.seccomp_profile.localhost_ref = context.seccomp.localhost_ref
-    elif not context.seccomp_profile_path or context.seccomp_profile_path == "unconfined":
+    profile = profile_of(context)
+    if profile is None:
         message.seccomp_profile.profile_type = nri.SecurityProfile.UNCONFINED
-    elif context.seccomp_profile_path.startswith("localhost/"):
-        message.seccomp_profile.profile_type = nri.SecurityProfile.LOCALHOST
-        message.seccomp_profile.localhost_ref = context.seccomp_profile_path.removeprefix("localhost/")
+    else:
+        message.seccomp_profile.profile_type = _PROFILES[profile.profile_type]
+        message.seccomp_profile.localhost_ref = profile.localhost_ref

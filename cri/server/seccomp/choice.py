@@ -17,7 +17,7 @@ async def compiled_filter(
     profiles: Profiles, context: api.LinuxContainerSecurityContext, capabilities: frozenset[str]
 ) -> str:
     """For the built-in runtime: the path of the compiled filter, '' for none. Raises InvalidRequest, NotFound."""
-    profile = _profile(context)
+    profile = profile_of(context)
     if profile is None:
         return ""
     if profile.profile_type == api.SecurityProfile.RuntimeDefault:
@@ -29,7 +29,7 @@ async def filter_document(
     profiles: Profiles, context: api.LinuxContainerSecurityContext, capabilities: frozenset[str]
 ) -> dict[str, Any] | None:
     """For an external runtime: the same as OCI `linux.seccomp`, None for none. Raises InvalidRequest, NotFound."""
-    profile = _profile(context)
+    profile = profile_of(context)
     if profile is None:
         return None
     if profile.profile_type == api.SecurityProfile.RuntimeDefault:
@@ -37,7 +37,8 @@ async def filter_document(
     return await profiles.localhost_document(_localhost_path(profile), capabilities)
 
 
-def _profile(context: api.LinuxContainerSecurityContext) -> api.SecurityProfile | None:
+def profile_of(context: api.LinuxContainerSecurityContext) -> api.SecurityProfile | None:
+    """The profile as the typed field would name it, None for none. Raises InvalidRequest."""
     if context.privileged:
         return None
     profile = _typed(context) if context.HasField("seccomp") else _deprecated(context.seccomp_profile_path)
