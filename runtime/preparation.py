@@ -169,6 +169,7 @@ def prepare_exec(record: Mapping[str, Any], spec: ExecSpec) -> bytes:
         "user": spec.user,
         "capabilities": spec.capabilities,
         "noNewPrivileges": spec.no_new_privileges,
+        "oomScoreAdj": spec.oom_score_adj,
     }
     document = record["process"] | {key: value for key, value in given.items() if value is not None}
     if record.get("external"):

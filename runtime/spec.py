@@ -112,3 +112,4 @@ class ExecSpec(_Document):
     capabilities: dict[str, list[str]] | None = None
     no_new_privileges: bool | None = None
     seccomp_filter: str | None = None
+    oom_score_adj: int | None = None

@@ -183,6 +183,12 @@ class Container:
         return str(self.spec.oci["linux"]["cgroupsPath"])
 
     @property
+    def oom_score_adj(self) -> int | None:
+        """What its next process gets: as its spec has it after all updates."""
+        score: int | None = self.spec.oci["process"].get("oomScoreAdj")
+        return score
+
+    @property
     def name(self) -> str:
         """namespace/pod/container, as people know it."""
         return f"{self.sandbox.name}/{self.config.metadata.name}"

@@ -29,7 +29,13 @@ class PodSessions:
     async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> Session:
         container = self._running(container_id)
         environment = _with_term(container) if streams.tty else None
-        spec = ExecSpec(id=secrets.token_hex(16), args=list(command), env=environment, tty=streams.tty)
+        spec = ExecSpec(
+            id=secrets.token_hex(16),
+            args=list(command),
+            env=environment,
+            tty=streams.tty,
+            oom_score_adj=container.oom_score_adj,
+        )
         try:
             if streams.tty:
                 return await _with_terminal(container, spec, streams)

@@ -53,7 +53,7 @@ def runnable(daemon: Daemon, container_id: str, command: object) -> Container:
 
 async def _run(container: Container, request: api.ExecSyncRequest, stdout: _Output, stderr: _Output) -> int:
     """The exit code; a cancellation kills the command, be it only about to start."""
-    spec = ExecSpec(id=secrets.token_hex(16), args=list(request.cmd))
+    spec = ExecSpec(id=secrets.token_hex(16), args=list(request.cmd), oom_score_adj=container.oom_score_adj)
     pod = pod_of(container.sandbox)
     running = await pod.exec(container.id, spec, stdout=stdout.write_end, stderr=stderr.write_end)
     stdout.listen()
