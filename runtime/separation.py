@@ -32,7 +32,7 @@ def plan_separation(linux: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def separate(plan: Mapping[str, Any]) -> None:
-    """Do it to this process. Raises OSError."""
+    """Do it to this process. Raises InvalidSpec for a sysctl that the kernel does not take, OSError."""
     for kind, path in plan.get("namespaces") or ():
         flag = namespaces.CLONE_FLAGS[kind]
         if path:
@@ -41,7 +41,10 @@ def separate(plan: Mapping[str, Any]) -> None:
             syscalls.unshare(flag)
             if kind == "net":
                 namespaces.loopback_up()
-    namespaces.set_sysctls((plan.get("sysctls") or {}).items())
+    try:
+        namespaces.set_sysctls((plan.get("sysctls") or {}).items())
+    except ValueError as error:
+        raise InvalidSpec(str(error)) from error
 
 
 def _enter(path: str, flag: int) -> None:

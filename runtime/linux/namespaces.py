@@ -8,6 +8,7 @@ a name for CNI plugins and need no pause process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -36,6 +37,7 @@ _IFREQ: Final = struct.Struct("16sH22x")
 
 # Sysctls that belong to a namespace, so that a pod can have its own value: namespaces(7), sysctl(5).
 _IPC_SYSCTLS: Final = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
+_NOT_TAKEN: Final = frozenset({errno.EINVAL, errno.ERANGE, errno.ENOENT, errno.EACCES, errno.EPERM})
 _SYSCTL_NAME: Final = re.compile(r"[a-z0-9_]+([./-][A-Za-z0-9_:@-]+)+")
 
 
@@ -115,7 +117,10 @@ def sysctl_path(name: str) -> str:
 
 
 def set_sysctls(settings: Iterable[tuple[str, str]]) -> None:
-    """Write sysctls of the current network and IPC namespaces; names must have passed sysctl_namespace()."""
+    """Write sysctls of the current network and IPC namespaces; names must have passed sysctl_namespace().
+
+    Raises ValueError for what this kernel does not have or does not take, OSError.
+    """
     settings = list(settings)
     if not settings:
         return
@@ -125,6 +130,9 @@ def set_sysctls(settings: Iterable[tuple[str, str]]) -> None:
             try:
                 write_proc(proc, f"sys/{sysctl_path(name)}", value)
             except OSError as error:
+                if error.errno in _NOT_TAKEN:
+                    why = error.strerror or str(error)
+                    raise ValueError(f"the kernel does not take {value!r} for sysctl {name}: {why}") from error
                 error.add_note(f"setting sysctl {name} to {value!r}")
                 raise
     finally:

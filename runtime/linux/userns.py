@@ -48,7 +48,8 @@ def host_id(lines: Lines, inside: int) -> int:
 def holder(maps: Maps, flags: int, inside: Callable[[], None]) -> Iterator[tuple[int, int]]:
     """(pid, pidfd) of a process in a new user namespace, and in new ones of CLONE_NEW* `flags` that are owned by it.
 
-    It has run `inside` as the namespace's root, and is gone after the block: by then they are pinned. Raises OSError.
+    It has run `inside` as the namespace's root, and is gone after the block: by then they are pinned.
+    Raises OSError, and ValueError where `inside` does.
     """
     near, far = Channel.pair()
     try:
@@ -80,7 +81,7 @@ def _hold(channel: Channel, inside: Callable[[], None]) -> None:
             inside()
             channel.send_payload(_MAPPED)
             channel.recv_payload()  # end of file: nobody needs it any more
-    except OSError as error:
+    except (OSError, ValueError) as error:
         channel.send_payload(_explained(error))
     finally:
         os._exit(0)
@@ -143,20 +144,23 @@ def _bear(channel: Channel, userns: int, before: Callable[[], None], flags: int)
     os._exit(0)
 
 
-def _explained(error: OSError) -> bytes:
-    words = "; ".join([error.strerror or str(error), *getattr(error, "__notes__", ())])
-    return b"-%d %s" % (error.errno or errno.EIO, words.encode()[:4096])
+def _explained(error: OSError | ValueError) -> bytes:
+    """An errno, 0 for a ValueError, and the words."""
+    number, text = (error.errno or errno.EIO, error.strerror) if isinstance(error, OSError) else (0, None)
+    words = "; ".join([text or str(error), *getattr(error, "__notes__", ())])
+    return b"-%d %s" % (number, words.encode()[:4096])
 
 
 def _await_success(channel: Channel) -> tuple[bytes, list[int]]:
-    """What the other process sent; raises its OSError, or ECHILD when it was killed."""
+    """What the other process sent; raises its OSError or ValueError, or ECHILD when it was killed."""
     received = channel.recv_payload()
     if received is None:
         raise OSError(errno.ECHILD, "the helper that enters the user namespace was killed")
     payload, fds = received
     if payload[:1] == b"-":
         number, _, words = payload[1:].partition(b" ")
-        raise OSError(int(number), words.decode(errors="replace"))
+        text = words.decode(errors="replace")
+        raise OSError(int(number), text) if int(number) else ValueError(text)
     return payload, fds
 
 

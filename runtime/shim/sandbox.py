@@ -73,7 +73,10 @@ class Sandbox:
             if self.spec.cgroup_parent:
                 podcgroup.make(self.spec.cgroup_parent, self.spec.resources, self.layout, os.path.dirname(directory))
             failpoint("shim.create.before_namespaces")
-            self._leave_node()
+            try:
+                self._leave_node()
+            except ValueError as error:
+                raise InvalidSpec(str(error)) from error
             failpoint("shim.create.after_namespaces")
             if self.spec.ipc == "pod":
                 self._mount_shm(f"{directory}/{state.SHM}")

@@ -161,6 +161,22 @@ async def test_values_of_sysctls_that_mean_more(crid: Crid, value: str) -> None:
     assert caught.value.code == "INVALID_ARGUMENT"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("net.ipv4.ip_local_port_range", "60000 50000", "Invalid argument"),
+        ("kernel.shmmax", "much", "Invalid argument"),
+        ("net.ipv4.no_such_thing", "1", "No such file or directory"),
+    ],
+)
+async def test_sysctls_that_the_kernel_does_not_take(crid: Crid, name: str, value: str, why: str) -> None:
+    with pytest.raises(CriError) as caught:
+        await crid.run_pod(linux={"sysctls": {name: value}})
+    assert f"the kernel does not take {value!r} for sysctl {name}: {why}" in caught.value.details
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert not (await crid.cri.ListPodSandbox()).items
+
+
 async def test_a_list_of_ports_is_a_value(crid: Crid, busybox: str) -> None:
     pod = await crid.run_pod(linux={"sysctls": {"net.ipv4.ip_local_reserved_ports": "8080,9000-9010"}})
     assert await output(crid, busybox, "cat /proc/sys/net/ipv4/ip_local_reserved_ports", pod=pod) == ["8080,9000-9010"]
