@@ -19,6 +19,7 @@ from typing import Any
 from cri.proto import api_pb2 as api
 from cri.server.encoding import decode, encode
 from cri.server.security.user_namespaces import Maps, pod_maps
+from cri.server.usage.metric_rows import Rows
 from runtime.client import Pod
 from runtime.linux.cgroups import Cgroup, Layout, detect
 from runtime.linux.files import boot_id
@@ -53,6 +54,7 @@ class Sandbox:
     #: Whether all that it had in the kernel is known to be undone; not kept, since undoing twice does no harm.
     ended: bool = False
     containers: dict[str, Container] = field(default_factory=dict)
+    metrics: Rows = field(default_factory=Rows)
     #: Held by one stop or remove at a time.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -149,6 +151,7 @@ class Container:
     kill_timer: asyncio.TimerHandle | None = None
     #: Held by one start or remove at a time; stops need none.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    metrics: Rows = field(default_factory=Rows)
     #: The part of a ListContainers answer that never changes: lists copy it instead of building it.
     listed: api.Container = field(init=False)
 

@@ -1,7 +1,7 @@
 """ListMetricDescriptors, ListPodSandboxMetrics and StreamPodSandboxMetrics.
 
-Their names and labels are in usage/metric_table.py, the values in metric_samples.py beside it; here pods are read, off
-the event loop.
+Their names and labels are in usage/metric_table.py, the values in metric_samples.py and how both become messages in
+metric_rows.py beside it; here pods are read, off the event loop.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from cri.server.calls.batches import batches
 from cri.server.calls.container_stats import if_there
 from cri.server.daemon import Daemon
 from cri.server.pods import Container, Sandbox, cgroup_of
+from cri.server.usage.metric_rows import Labels
 from cri.server.usage.metric_samples import (
     Filesystem,
-    Sample,
     of_counters,
     of_filesystem,
     of_network,
@@ -27,7 +27,7 @@ from cri.server.usage.metric_samples import (
     of_spec,
     of_usage,
 )
-from cri.server.usage.metric_table import DESCRIPTORS, KINDS
+from cri.server.usage.metric_table import DESCRIPTORS
 from cri.server.usage.network import traffic
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.cgroups.counters import read_counters
@@ -86,7 +86,7 @@ class _Job:
         sandbox = self.sandbox
         if sandbox.pod is not None and not sandbox.host_network:
             labels = _labels(sandbox, sandbox.cgroup, sandbox.id, "", "")
-            _add(message.metrics, labels, of_network(traffic(sandbox.pod.shim)))
+            sandbox.metrics.fill(message, labels, of_network(traffic(sandbox.pod.shim)))
         for container, layer in self.containers:
             _fill(message.container_metrics.add(container_id=container.id), container, layer, filesystem)
 
@@ -111,7 +111,7 @@ def _fill(message: api.ContainerMetrics, container: Container, layer: int, files
         of_filesystem(layer, filesystem),
         of_spec(container),
     )
-    _add(message.metrics, labels, samples)
+    container.metrics.fill(message, labels, samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +129,6 @@ def _read(cgroup: Cgroup) -> _Read:
     return _Read(read_stats(cgroup), read_counters(cgroup), read_pids(cgroup), cgroup.oom_kills(), cgroup.procs())
 
 
-def _labels(sandbox: Sandbox, cgroup: str, id: str, image: str, container: str) -> tuple[str, ...]:
-    """Values of metric_table.COMMON_LABELS."""
+def _labels(sandbox: Sandbox, cgroup: str, id: str, image: str, container: str) -> Labels:
     metadata = sandbox.config.metadata
     return cgroup, id, image, container, metadata.name, metadata.namespace
-
-
-def _add(metrics: Any, labels: tuple[str, ...], samples: Iterable[Sample]) -> None:
-    """A timestamp of 0 says that the value was read just now (api.proto, Metric)."""
-    labelled = api.Metric(label_values=labels)
-    for name, number, own in samples:
-        message = metrics.add()
-        message.MergeFrom(labelled)  # half the time of handing it the same labels again
-        message.name, message.metric_type = KINDS[name]
-        if own:
-            message.label_values.extend(own)
-        message.value.value = max(0, number)

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cri.server.pods import Container
+from cri.server.usage.metric_rows import Sample
 from cri.server.usage.network import Traffic
 from cri.server.usage.open_files import open_files
 from runtime.linux.cgroups.stats import Counters, CpuCounters, DeviceIo, MemoryStats, PidsStats, Pressure, Stats
 
 SECOND = 1_000_000_000
-
-#: Name without `container_`, value, values of the metric's own labels.
-Sample = tuple[str, int, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
