@@ -62,7 +62,7 @@ class Cni:
         builtin: Mapping[str, Plugin] = BUILTIN,
         plugin_timeout: float = DEFAULT_TIMEOUT_S,
     ) -> None:
-        """`default_conflist` is the network while the directory has none; its leases are in the cache directory."""
+        """`default_conflist` is the network while the directory has no file; its leases are in the cache directory."""
         self._conf_dir = ConfDir(conf_dir)
         self._leases = cache_dir / "networks"
         self._default = parse_default(default_conflist, self._leases) if default_conflist is not None else None
@@ -77,7 +77,7 @@ class Cni:
         self._loading = asyncio.Lock()
 
     def set_default(self, conflist: Mapping[str, Any]) -> None:
-        """Another network for pods to come while the directory has none (CRI, UpdateRuntimeConfig)."""
+        """Another network for pods to come while the directory has no file (CRI, UpdateRuntimeConfig)."""
         self._default = parse_default(conflist, self._leases)
 
     @property
@@ -92,12 +92,14 @@ class Cni:
                 log.warning("network configuration passed over: %s", problem)
         if self._conf_dir.networks:
             return self._conf_dir.networks[0]
-        if self._default is not None:
-            return self._default
-        raise NetworkNotReady(
-            f"no network configuration in {self._conf_dir.directory}",
-            "; ".join(map(str, self.problems)) or "install a network plugin's .conflist there",
-        )
+        directory = self._conf_dir.directory
+        if self.problems:  # somebody has decided on a network here: pods in another one would not reach its pods
+            raise NetworkNotReady(f"no usable network configuration in {directory}", "; ".join(map(str, self.problems)))
+        if self._default is None:
+            raise NetworkNotReady(
+                f"no network configuration in {directory}", "install a network plugin's .conflist there"
+            )
+        return self._default
 
     async def status(self) -> None:
         """Return when pods can be given a network; raises NetworkNotReady with the reason."""

@@ -83,6 +83,24 @@ async def test_a_network_that_is_not_ready_is_told_with_its_reason(own: Crid) ->
     await own.run_pod()
 
 
+async def test_a_broken_configuration_is_no_reason_for_another_network(own: Crid) -> None:
+    """The default network is for a node that has no configuration; once it is mended, crid goes on by itself."""
+    file = own.base / "net.d" / "10-pods.conflist"
+    file.write_text("{not json")
+    pod = own.pod_config()
+    [ready] = [each for each in (await own.cri.Status()).status.conditions if each.type == "NetworkReady"]
+    assert (ready.status, ready.reason) == (False, "NetworkPluginNotReady")
+    assert f"{file}: line 1, column 2" in ready.message
+    with pytest.raises(CriError, match=r"no usable network configuration in .*10-pods\.conflist: line 1") as caught:
+        await own.run_pod(pod)
+    assert caught.value.code == "UNAVAILABLE"
+    network = {"cniVersion": "1.1.0", "name": "mended", "plugins": [{"type": "loopback"}]}
+    file.write_text(json.dumps(network))
+    [ready] = [each for each in (await own.cri.Status()).status.conditions if each.type == "NetworkReady"]
+    assert ready.status
+    await own.run_pod(pod)
+
+
 async def test_a_pinned_image_says_so(own: Crid, registry: Registry) -> None:
     pushed = push_image(registry, "pinned-by-config:1", [busybox_rootfs()], {"Cmd": ["pinned"]})
     own.trust_plain_http(registry.host)
