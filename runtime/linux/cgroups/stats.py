@@ -5,16 +5,16 @@ the inactive file cache, which the kernel can drop at once.
 
 Stats is what every client asks for every few seconds, for every container: only what the interface's statistics show,
 so that a node with many pods reads few files. Counters is the rest, for the metrics.
+Tuples are made in half the time of frozen dataclasses, and a node with many pods makes thousands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class PressureLine:
+class PressureLine(NamedTuple):
     """Shares of time in which tasks stalled, in percent over 10, 60 and 300 s, and the total in microseconds."""
 
     avg10: float
@@ -23,24 +23,21 @@ class PressureLine:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pressure:
+class Pressure(NamedTuple):
     """Pressure stall information (Documentation/accounting/psi.rst); `full` counts when all tasks stalled."""
 
     some: PressureLine
     full: PressureLine
 
 
-@dataclass(frozen=True, slots=True)
-class CpuStats:
+class CpuStats(NamedTuple):
     """CPU time since the cgroup was made."""
 
     usage_ns: int
     pressure: Pressure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStats:
+class MemoryStats(NamedTuple):
     """Memory charged to the cgroup; a limit of None is no limit, swap is None without swap accounting."""
 
     usage: int
@@ -57,8 +54,7 @@ class MemoryStats:
     pressure: Pressure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """What this host can tell; a part whose controller is missing is None. `io` is the pressure, not the transfers."""
 
     timestamp_ns: int
@@ -67,16 +63,14 @@ class Stats:
     io: Pressure | None
 
 
-@dataclass(frozen=True, slots=True)
-class PidsStats:
+class PidsStats(NamedTuple):
     """Tasks (threads count) and how many there may be."""
 
     current: int
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CpuCounters:
+class CpuCounters(NamedTuple):
     """CPU time by mode, and how often the quota held the cgroup up."""
 
     user_ns: int
@@ -86,8 +80,7 @@ class CpuCounters:
     throttled_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryCounters:
+class MemoryCounters(NamedTuple):
     """The highest usage, the kernel's part of it, and how often the limit was hit."""
 
     peak: int = 0
@@ -95,8 +88,7 @@ class MemoryCounters:
     failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceIo:
+class DeviceIo(NamedTuple):
     """Bytes and operations on one block device."""
 
     major: int
@@ -107,8 +99,7 @@ class DeviceIo:
     write_ops: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(NamedTuple):
     """What Stats leaves out; None or empty where the controller is missing. Huge pages by size: (usage, highest)."""
 
     cpu: CpuCounters | None

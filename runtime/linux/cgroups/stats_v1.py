@@ -118,7 +118,7 @@ def memory(directory: str, pressure: Pressure | None) -> MemoryStats:
     """memory.stat with the numbers of the whole subtree (`total_`)."""
     controller = MemoryUsageController(_Node(directory))
     usage, stat = controller.usage_in_bytes, controller.stat
-    limit, both_limit = controller.limit_in_bytes, _both_limit(controller)
+    limit, swap_limit = _limits(controller)
     rss = int(stat["total_rss"])
     return MemoryStats(
         usage=usage,
@@ -129,19 +129,23 @@ def memory(directory: str, pressure: Pressure | None) -> MemoryStats:
         mapped=int(stat["total_mapped_file"]),
         page_faults=int(stat["total_pgfault"]),
         major_page_faults=int(stat["total_pgmajfault"]),
-        limit=None if limit >= UNLIMITED else limit,
+        limit=limit,
         swap=int(stat["total_swap"]) if "total_swap" in stat else None,
-        swap_limit=None if both_limit is None or both_limit >= UNLIMITED else max(0, both_limit - limit),
+        swap_limit=swap_limit,
         pressure=pressure,
     )
 
 
-def _both_limit(controller: MemoryUsageController) -> int | None:
-    """The limit of memory and swap together, or None without swap accounting."""
+def _limits(controller: MemoryUsageController) -> tuple[int | None, int | None]:
+    """Of memory and of swap. Both together are never less than memory alone: without its limit there is neither."""
+    limit: int = controller.limit_in_bytes
+    if limit >= UNLIMITED:
+        return None, None
     try:
-        return int(controller.memsw_limit_in_bytes)
-    except FileNotFoundError:
-        return None
+        both: int = controller.memsw_limit_in_bytes
+    except FileNotFoundError:  # no swap accounting
+        return limit, None
+    return limit, None if both >= UNLIMITED else max(0, both - limit)
 
 
 def memory_counters(directory: str) -> MemoryCounters:
