@@ -71,11 +71,12 @@ def remove_unused(path: str, layout: Layout) -> None:
             return
         ours = (cgroup.v2,) if _has(cgroup.v2, HALF) else cgroup.directories
         for directory in ours:  # v2 is the last: without it the mark is gone
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    os.rmdir(directory)
-                except OSError:  # EBUSY, ENOTEMPTY: a sibling needs it
-                    return
+            try:
+                os.rmdir(directory)
+            except FileNotFoundError:
+                continue  # the end of a sibling came as far as here
+            except OSError:  # EBUSY, ENOTEMPTY: a sibling needs it
+                return
 
 
 def _ancestry(path: str, layout: Layout) -> Iterator[Cgroup]:

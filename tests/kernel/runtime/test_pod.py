@@ -263,3 +263,14 @@ async def test_a_cgroup_that_somebody_else_made_stays(node: Node) -> None:
         assert cgroup.exists()
     finally:
         Cgroup(node.parent).remove()
+
+
+async def test_pods_that_end_together_share_the_removal_of_what_they_share(node: Node) -> None:
+    """A hierarchy in which another pod's end was faster keeps nobody from going on in the next."""
+    spec = node.sandbox()
+    pod = await node.runtime.create_sandbox(spec)
+    for cgroup in (Cgroup(spec.cgroup_parent), shared := Cgroup(node.parent)):
+        for directory in cgroup.directories[:-1]:  # v2 is the last; where it is the only one, nothing can be half gone
+            os.rmdir(directory)
+    await pod.stop()
+    assert not shared.exists()
