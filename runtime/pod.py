@@ -22,6 +22,8 @@ from runtime.spec import ContainerSpec, ExecSpec
 from runtime.watchers import Watchers
 
 STOP_SECONDS = 30.0
+#: A shim that says nothing for so long is not asked to end its pod: what it can still lose are exit codes.
+SILENT_SECONDS = 5.0
 
 
 class Pod:
@@ -241,12 +243,17 @@ class Pod:
         self._watchers.remove(container_id)
 
     async def stop(self) -> None:
-        """End the pod: kill everything, undo the namespaces' pins, remove cgroups; the shim exits. Idempotent."""
+        """End the pod: kill everything, undo the namespaces' pins, remove cgroups; the shim exits. Idempotent.
+
+        Raises TimeoutError for a shim that hangs, OSError for what could not be undone.
+        """
         self._stopping = True
         starts = list(self._starts)
         if self._preparations:  # they would make the pod's cgroup again, and nobody would know that it is ours
             await asyncio.wait(self._preparations, timeout=CALL_SECONDS)
         try:
+            # "stop" is answered when all have died, which may take its time: that alone does not tell who hangs.
+            await self._calls.call("hello", SILENT_SECONDS)
             await self._calls.call("stop", STOP_SECONDS)
             clean = not starts
         except ShimLost:

@@ -5,6 +5,7 @@ What can go on goes on, what cannot says why; containers can always be stopped, 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -204,3 +205,21 @@ async def test_a_shim_that_hangs_when_crid_comes_back(crid: Crid, image: str) ->
         os.kill(shim, signal.SIGCONT)
     assert (await crid.ended(ends)).exit_code == 7
     assert await crid.exec(forever, "echo", "again") == (0, "again\n", "")
+
+
+async def test_a_pod_ends_also_when_its_shim_hangs(crid: Crid, image: str) -> None:
+    """Within the patience of a client, and with what is known of containers that had ended before."""
+    stopped, removed = await crid.run_pod(), await crid.run_pod()
+    ended = await crid.run(stopped, image, ["sh", "-c", "exit 7"], name="ended")
+    await crid.ended(ended)
+    forever, _ = await crid.run(stopped, image, SLEEP), await crid.run(removed, image, SLEEP)
+    shims = [await shim_of(crid, pod[0]) for pod in (stopped, removed)]
+    for shim in shims:
+        os.kill(shim, signal.SIGSTOP)
+    await asyncio.gather(
+        crid.cri.StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=stopped[0]), timeout=20),
+        crid.cri.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=removed[0]), timeout=20),
+    )
+    assert not any(alive(shim) for shim in shims)
+    assert [await state_of(crid, id) for id in (ended, forever)] == ["7 Error", "lost"]
+    assert [await sandbox_state(crid, pod[0]) for pod in (stopped, removed)] == ["notready", "gone"]
