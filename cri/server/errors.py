@@ -27,7 +27,7 @@ from images.errors import (
 from runtime.client import ContainerError, InvalidSpec, ShimLost, StartError
 from runtime.client import NotFound as GoneFromShim
 from runtime.linux.cgroups import CgroupError, InvalidResources, MissingController
-from runtime.linux.database import DatabaseError, DatabaseFull
+from runtime.linux.database import DatabaseBusy, DatabaseError, DatabaseFull
 
 Code = grpc.StatusCode
 
@@ -94,6 +94,7 @@ _CODES: tuple[tuple[type[BaseException], grpc.StatusCode], ...] = (
     (InvalidResources, Code.INVALID_ARGUMENT),
     (CgroupError, Code.FAILED_PRECONDITION),
     (DatabaseFull, Code.RESOURCE_EXHAUSTED),
+    (DatabaseBusy, Code.UNAVAILABLE),
     (DatabaseError, Code.INTERNAL),
     (ShimLost, Code.UNAVAILABLE),
     (GoneFromShim, Code.FAILED_PRECONDITION),

@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
-BUSY_SECONDS = 5.0
+#: How long the lock of another process is waited for: when the file is opened or inspected, and by each statement of a
+#: daemon afterwards. Daemons write from their event loops and are alone with their file, as inspection takes no lock of
+#: writers (WAL): a lock that lasts is somebody's with an sqlite3 shell, and must not silence a daemon.
+OPEN_SECONDS = 5.0
+BUSY_SECONDS = 0.2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS ledger (
     owner TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, holder TEXT NOT NULL,
@@ -41,6 +45,10 @@ class DatabaseFull(DatabaseError):
     """There is no room on the file system for what was to be written."""
 
 
+class DatabaseBusy(DatabaseError):
+    """Another process holds the lock of writers."""
+
+
 class Database:
     """A shared connection; use open_database() and close() in pairs."""
 
@@ -51,7 +59,7 @@ class Database:
         with _explained(path, "open"):
             # Autocommit mode: a transaction is where this module says BEGIN, nowhere else.
             self._connection = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                path, timeout=OPEN_SECONDS, isolation_level=None, check_same_thread=False
             )
             try:
                 self._prepare()
@@ -71,6 +79,7 @@ class Database:
             )
         if found < SCHEMA_VERSION:
             self._connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA};PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        self._connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
 
     def write(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> int:
         """Run one statement for every row in ONE transaction; returns how many table rows changed."""
@@ -129,7 +138,7 @@ def read_only(path: Path, sql: str) -> list[tuple[Any, ...]]:
     with (
         _explained(path, sql),
         contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=OPEN_SECONDS)
         ) as connection,
     ):
         return connection.execute(sql).fetchall()
@@ -142,6 +151,9 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     except sqlite3.Error as error:
         words = f"{path}: {what.split(' (')[0]}: {error}"
         # Extended codes, of which SQLITE_IOERR has many, hold the plain one in their lowest byte.
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-            raise DatabaseFull(f"{words}; free space on the file system of {path.parent}") from error
+        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+            case sqlite3.SQLITE_FULL:
+                raise DatabaseFull(f"{words}; free space on the file system of {path.parent}") from error
+            case sqlite3.SQLITE_BUSY:
+                raise DatabaseBusy(f"{words} by another process; find it with `fuser {path}` and end it") from error
         raise DatabaseError(words) from error

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,7 @@ import pytest_asyncio
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
+from nodeagent.fsck import fsck
 from tests.support.crid import Crid, running_crid
 from tests.support.deaths import shim_of
 from tests.support.nothing_left import nothing_is_left
@@ -223,3 +225,19 @@ async def test_a_pod_ends_also_when_its_shim_hangs(crid: Crid, image: str) -> No
     assert not any(alive(shim) for shim in shims)
     assert [await state_of(crid, id) for id in (ended, forever)] == ["7 Error", "lost"]
     assert [await sandbox_state(crid, pod[0]) for pod in (stopped, removed)] == ["notready", "gone"]
+
+
+async def test_somebody_locks_the_ledger(crid: Crid, image: str) -> None:
+    """Nothing new can be begun, and crid says so at once; what runs goes on, and its end is told."""
+    pod = await crid.run_pod()
+    id = await crid.run(pod, image, SLEEP)
+    with contextlib.closing(sqlite3.connect(crid.root / "ledger.db", isolation_level=None)) as shell:
+        shell.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CriError, match=r"database is locked by another process; find it with `fuser .*") as why:
+            await crid.cri.RunPodSandbox(api.RunPodSandboxRequest(config=crid.pod_config()), timeout=3)
+        assert why.value.code == "UNAVAILABLE"
+        assert not fsck(crid.root, crid.state)  # it reads, and needs no lock
+        assert await crid.exec(id, "echo", "well") == (0, "well\n", "")
+        await kill(crid, id)
+        assert await state_of(crid, id) == "137 Error"
+    assert (await crid.ended(await crid.run(await crid.run_pod(), image, ["true"]))).exit_code == 0
