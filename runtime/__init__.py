@@ -6,7 +6,7 @@ It knows nothing of images, CNI, CRI or Kubernetes. In the order of a container'
              client.py         Runtime: the pods; pod.py one, running.py what runs in it; calls.py, events.py below them
              preparation.py    what is worked out beforehand: separation.py, processplan.py, podcgroup.py, state.py
              watchers.py       containers that are paused while another one is born
-             launcher.py       starts the zygote, and starts it again
+             launcher.py       starts the zygote, and starts it again; spare.py has a shim forked in advance
     zygote   zygote.py         forks shims; gathering.py, rehearsal.py keep them small; trial.py tries the kernel
              scouts.py         go ahead of a shim's children, which are quicker for it; specimen.py what they carry
     shim     shim/             one process per pod; external/ where an OCI runtime of others makes the containers

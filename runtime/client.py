@@ -27,6 +27,7 @@ from runtime.launcher import ZygoteLauncher
 from runtime.linux.channel import Channel
 from runtime.pod import Pod
 from runtime.running import Attachment, Exec, Started
+from runtime.spare import SpareShim
 from runtime.spec import SandboxSpec
 
 __all__ = [
@@ -62,13 +63,16 @@ class Runtime:
         self._root = state_root
         self._on_event = on_event
         self._zygote = ZygoteLauncher()
+        self._spare = SpareShim(self._zygote)
 
     async def start(self) -> None:
         """Start the zygote; from now on it is started again whenever it dies. Raises OSError, TimeoutError."""
         await self._zygote.start()
+        self._spare.prepare()
 
     async def close(self) -> None:
         """End the zygote. Shims and containers go on, and adopt() finds them."""
+        await self._spare.close()
         await self._zygote.close()
 
     async def create_sandbox(self, spec: SandboxSpec) -> Pod:
@@ -83,13 +87,8 @@ class Runtime:
         raise ContainerError(f"no zygote lives long enough to fork the shim of sandbox {spec.id}")
 
     async def _create(self, spec: SandboxSpec) -> Pod:
-        ours, theirs = Channel.pair()
-        pod = Pod(spec.id, spec.state_dir, ours, self._on_event)
+        pod = Pod(spec.id, spec.state_dir, await self._spare.take(spec), self._on_event)
         try:
-            try:
-                await self._zygote.fork_shim(spec, theirs)
-            finally:
-                theirs.close()
             await pod.born(CREATE_SECONDS)
         except BaseException as error:
             pod.disconnect()
@@ -97,6 +96,7 @@ class Runtime:
                 self._zygote.restart()  # it has no state to lose, and it may be what hangs
             await asyncio.shield(asyncio.to_thread(recovery.destroy_lost, spec.state_dir))
             raise
+        self._spare.prepare()
         return pod
 
     async def try_user_namespace(self, directory: str) -> str:

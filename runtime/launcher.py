@@ -25,7 +25,6 @@ from runtime.linux import mountapi
 from runtime.linux.channel import Channel
 from runtime.linux.failpoints import VARIABLE
 from runtime.linux.mounts import bind
-from runtime.spec import SandboxSpec
 
 READY_SECONDS = 20.0
 END_SECONDS = 5.0
@@ -98,12 +97,12 @@ class ZygoteLauncher:
         except (OSError, ContainerError) as error:
             print(f"zygote: cannot be started again: {explain(error)}; the next pod tries anew", file=sys.stderr)
 
-    async def fork_shim(self, spec: SandboxSpec, connection: Channel) -> None:
-        """Have a shim forked that owns the far end of `connection`; whether it succeeds is told there.
+    async def fork_shim(self, connection: Channel) -> None:
+        """Have a shim forked that hears on `connection` of its pod; whether it succeeds is told there.
 
-        Raises ContainerError when no zygote can be had.
+        Raises OSError, TimeoutError, ContainerError when no zygote can be had.
         """
-        await self._ask({"op": "shim", "spec": spec.to_json()}, connection)
+        await self._ask({"op": "shim"}, connection)
 
     async def try_user_namespace(self, directory: str) -> str:
         """Why layers below `directory` cannot be shown to a user namespace, "" if they can (runtime.trial).

@@ -18,7 +18,7 @@ from runtime.linux.messages import Message
 from runtime.linux.procs import Process
 from runtime.preparation import Prepared, prepare, prepare_exec
 from runtime.running import CALL_SECONDS, START_SECONDS, Attachment, Exec, Execs, Started
-from runtime.spec import ContainerSpec, ExecSpec
+from runtime.spec import FIRST_REQUEST, ContainerSpec, ExecSpec
 from runtime.watchers import Watchers
 
 STOP_SECONDS = 30.0
@@ -52,7 +52,7 @@ class Pod:
     async def born(self, timeout: float) -> None:
         """Await the new shim's answer; raises what made the sandbox impossible."""
         self._watchers = Watchers(self.state_dir, known=True)
-        message = await self._calls.expect(0, timeout, "create")
+        message = await self._calls.expect(FIRST_REQUEST, timeout, "create")
         self._greeted(message.doc)
         if message.fds:
             self._netlink = socket.socket(fileno=message.fds[0])

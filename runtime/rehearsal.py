@@ -28,7 +28,6 @@ from runtime.linux.channel import Channel
 from runtime.linux.messages import encode
 from runtime.processplan import ProcessPlan
 from runtime.shim import birth, main
-from runtime.shim.home import Home
 from runtime.shim.main import Shim
 from runtime.specimen import process_of, tree_in
 from runtime.status import Status
@@ -55,7 +54,9 @@ _START: Final = {
     "traces": False,
 }
 # What cannot be played, because it changes the process that does it.
-_ONCE: Final = (Shim.live, main._become_shim, main.fork_builder, syscalls.clone3, syscalls.set_child_subreaper)
+_ONCE: Final = (
+    Shim.live, main._become_shim, main.settle_in, main.fork_builder, syscalls.clone3, syscalls.set_child_subreaper,
+)  # fmt: skip
 
 
 def rehearse() -> list[bytes]:
@@ -80,7 +81,8 @@ def rehearse() -> list[bytes]:
             _plan(document, cgroup)
     with _nothing_done():
         for _ in range(ROUNDS):
-            main._become_shim("rehearsal", "/proc/rehearsal")
+            main._become_shim()
+            main.settle_in("rehearsal", "/proc/rehearsal")
     for function in _ONCE:
         _know_names(function.__code__.co_names)
     gc.collect()  # what still owns an fd must not close the number later, when it is another's
@@ -126,6 +128,7 @@ def _stage() -> Iterator[None]:
     with ExitStack() as scenery:
         for module, name, prop in (
             (main, "fork_builder", _builder),
+            (main, "settle_in", _settled_in),
             (birth, "clone3", _child),
         ):
             scenery.callback(setattr, module, name, getattr(module, name))
@@ -148,9 +151,14 @@ def _nothing_done() -> Iterator[None]:
         yield
 
 
-def _builder(home: Home, ours: Channel, theirs: Channel) -> int:
+def _builder(ours: Channel, theirs: Channel) -> int:
     theirs.send_payload(encode({"re": 0}), [os.dup(ours.fileno()), os.dup(ours.fileno())])
+    os.dup(theirs.fileno())  # where what it is told goes
     return os.getpid()
+
+
+def _settled_in(id: str, state_dir: str) -> None:
+    """Nobody has to know where the rehearsal is."""
 
 
 def _child(flags: int, *, cgroup: int) -> tuple[int, int]:
@@ -170,7 +178,9 @@ def _play() -> None:
     signals, born = os.pipe()
     shim = Shim(signals)
     shim.home.layout = _CGROUPS
-    shim.begin(_SPEC, ours)
+    shim.begin(ours)
+    crid.send({"op": "create", "spec": _SPEC})
+    shim.loop.turn()
     shim.loop.turn()
     os.write(born, bytes(128))
     shim.loop.turn()

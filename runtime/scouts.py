@@ -114,10 +114,11 @@ def _cgroup() -> Cgroup:
 
 def _builder() -> Callable[[], None]:
     spec = SandboxSpec("scout", f"{PLACE}/pod", "scout", sysctls={"net.ipv4.ping_group_range": "0 0"})
-    doc, (ours, theirs) = spec.to_json(), Channel.pair()
+    ours, theirs = Channel.pair()
+    ours.send({"spec": spec.to_json()})
 
     def work() -> None:
-        builder.build(doc, theirs)
+        builder.build(theirs)
         ours.close()
 
     return work

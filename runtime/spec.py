@@ -14,6 +14,8 @@ from typing import Any, Self
 from runtime.linux.overlay import OverlayRootfs
 
 SHM_SIZE = 64 * 1024 * 1024
+#: The number of the request in which a shim is told of its sandbox.
+FIRST_REQUEST = 0
 
 
 class _Document:

@@ -92,7 +92,7 @@ def _take_channel(fd: int) -> Channel:
 
 
 def _fork(zygote: Channel, shim: Shim, message: Message) -> None:
-    """One request: `shim` lives in a process of its own, for `spec`, or user namespaces are tried there.
+    """One request: `shim` lives in a process of its own, or user namespaces are tried there.
 
     It answers on the fd sent with the request.
     """
@@ -103,7 +103,7 @@ def _fork(zygote: Channel, shim: Shim, message: Message) -> None:
             zygote.close()
             if message.doc["op"] == "try":
                 run_trial(message.doc["directory"], connection)
-            shim.live(message.doc["spec"], connection)
+            shim.live(connection)
     except OSError as error:
         with contextlib.suppress(OSError):
             connection.send({"re": 0, "error": to_doc(error)})

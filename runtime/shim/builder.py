@@ -1,6 +1,8 @@
-"""The builder: a short-lived child of the shim that makes the pod's sandbox, and then is gone with all its memory.
+"""The builder: a child of the shim that makes the pod's sandbox, and then is gone with all its memory.
 
-    shim --fork--> builder: leaves the node's namespaces, pins them, mounts, sets, listens
+    shim --fork--> builder: waits
+         -------->  the request from crid, as it came
+                   leaves the node's namespaces, pins them, mounts, sets, listens
          <--------  listening socket, netlink socket, and the answer for crid
          setns(pidfd of the builder): now the shim lives in the new namespaces too
 
@@ -12,8 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import prctl
 
@@ -25,23 +26,21 @@ from runtime.linux.namespaces import netlink_socket
 from runtime.linux.pages import Pages
 from runtime.linux.procs import Process
 from runtime.shim.sandbox import Sandbox
-from runtime.spec import SandboxSpec
+from runtime.spec import FIRST_REQUEST, SandboxSpec
 
 #: What a builder writes to between its fork and its end (`runtime.scouts`).
 WRITTEN: Final = Pages()
-#: The request that a shim is born with has this number.
-FIRST_REQUEST: Final = 0
 
 
-def run_builder(doc: Mapping[str, Any], channel: Channel) -> NoReturn:
-    """Make the sandbox of this SandboxSpec (as JSON), tell the shim, wait until it has entered, exit.
+def run_builder(channel: Channel) -> NoReturn:
+    """Make the sandbox that the shim asks for, tell it, wait until it has entered, exit.
 
     Fds come with success, and only then.
     """
     try:
-        WRITTEN.copy()
         prctl.set_pdeathsig(signal.SIGKILL)
-        build(doc, channel)
+        WRITTEN.copy()
+        build(channel)
         channel.recv_payload()  # end of file: the shim has what it needs
     except BaseException as error:  # noqa: BLE001 - this process must not return into the shim
         channel.send_payload(encode({"re": FIRST_REQUEST, "error": to_doc(error)}))
@@ -49,9 +48,12 @@ def run_builder(doc: Mapping[str, Any], channel: Channel) -> NoReturn:
         os._exit(0)
 
 
-def build(doc: Mapping[str, Any], channel: Channel) -> None:
-    """Make it, and answer on the channel; when this raises, nothing is left."""
-    spec = SandboxSpec.from_json(doc)
+def build(channel: Channel) -> None:
+    """Await a SandboxSpec, make it, and answer on the channel; when this raises, nothing is left."""
+    message = channel.recv()
+    if message is None:
+        return
+    spec = SandboxSpec.from_json(message.doc["spec"])
     shim = Process.of(os.getppid())
     sandbox = Sandbox(spec)
     sandbox.record(shim, Process.current())

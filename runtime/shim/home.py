@@ -25,6 +25,7 @@ class Home:
         """Made in the zygote, where everything that all pods have alike can be made."""
         self.loop = loop
         self.layout: Layout = detect()
+        self.doc: dict[str, Any] = {}  # until there is a pod
         self.init: Fd | None = None  # pidfd of a shared PID namespace's first process
         self.watched = False  # whether a container of the pod has CAP_SYS_PTRACE (`runtime.arrival`)
         self._own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

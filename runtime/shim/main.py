@@ -1,9 +1,11 @@
 """A shim's life: out of the zygote's fork, into a session of its own, a builder's namespaces, and the loop.
 
-    zygote --fork--> live() --> builder makes the sandbox --> {"re": 0} to crid --> loop until "stop"
+    zygote --fork--> live() --> its builder waits, as it does --> "create" from crid, with the pod's spec
+                            --> the builder makes the sandbox --> {"re": 0} to crid --> loop until "stop"
 
-It outlives crid and the zygote. When crid is gone it goes on: outputs are copied, exits recorded; whoever connects
-to shim.sock next is told.
+Most of that is done before there is a pod: crid has one shim forked in advance (`runtime.spare`), which ends with
+crid. From its pod on it outlives crid and the zygote. When crid is gone it goes on: outputs are copied, exits
+recorded; whoever connects to shim.sock next is told.
 
 The object is made in the zygote, before anybody knows for which pod: so all shims share it, and each of them
 has copies of no more pages than it writes to.
@@ -27,15 +29,16 @@ from runtime.linux import syscalls
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.channel import Channel
 from runtime.linux.fds import Fd
-from runtime.linux.messages import encode
+from runtime.linux.messages import decode, encode
 from runtime.linux.procs import Process
 from runtime.shim import sandbox, userns
 from runtime.shim.birth import Birth
-from runtime.shim.builder import FIRST_REQUEST, run_builder
+from runtime.shim.builder import run_builder
 from runtime.shim.home import Home
 from runtime.shim.loop import Loop
 from runtime.shim.operations import Operations
 from runtime.shim.service import Service
+from runtime.spec import FIRST_REQUEST
 
 LOG_MAX: Final = 1024 * 1024
 #: What the shim has in common with its builder, be it the pod's own or the node's.
@@ -56,31 +59,46 @@ class Shim:
         self._children: dict[int, Callable[[int], None]] = {}
         self._signals = signals
 
-    def live(self, doc: dict[str, Any], crid: Channel) -> NoReturn:
-        """Be the shim of the pod whose SandboxSpec `doc` is: in the zygote's fork. `crid` is where to answer first."""
+    def live(self, crid: Channel) -> NoReturn:
+        """Be the shim of the pod that crid will name: in the zygote's fork."""
         try:
-            _become_shim(doc["id"], doc["state_dir"])
-            self.begin(doc, crid)
+            _become_shim()
+            self.begin(crid)
         except BaseException as error:  # noqa: BLE001 - this process must not return into the zygote
             crid.send_payload(_refusal(error))
             os._exit(1)
         self.loop.run()
         os._exit(0)
 
-    def begin(self, doc: dict[str, Any], crid: Channel) -> None:
-        """Have the sandbox built; the builder's answer goes to crid. Raises OSError."""
+    def begin(self, crid: Channel) -> None:
+        """Get ready to be told of a pod. Raises OSError."""
         self._crid = crid
-        self.home.settle(doc)
-        if doc["runtime"] is not None:
-            self._employ()
         self.loop.open()
         self.loop.watch(self._signals, self._reap)
         ours, theirs = Channel.pair()
-        pid = fork_builder(self.home, ours, theirs)
+        pid = fork_builder(ours, theirs)
         theirs.close()
-        self.expect(pid, _forget)
+        self.expect(pid, self._builder_ended)
         builder = Fd(os.pidfd_open(pid))
-        self.loop.watch(ours.fileno(), functools.partial(self._built, ours, builder))
+        self.loop.watch(crid.fileno(), functools.partial(self._told, ours, builder))
+
+    def _told(self, channel: Channel, builder: Fd) -> None:
+        """What the pod is; the builder makes its sandbox, and its answer goes to crid."""
+        received = self._crid.recv_payload()
+        if received is None:
+            os._exit(0)  # crid is gone, and there is no pod
+        try:
+            self.loop.unwatch(self._crid.fileno())
+            doc = decode(received[0])["spec"]
+            self.home.settle(doc)
+            settle_in(doc["id"], doc["state_dir"])
+            if doc["runtime"] is not None:
+                self._employ()
+            channel.send_payload(received[0])
+            self.loop.watch(channel.fileno(), functools.partial(self._built, channel, builder))
+        except BaseException as error:  # noqa: BLE001 - there is no pod yet that would outlive this
+            self._crid.send_payload(_refusal(error))
+            os._exit(1)
 
     def _employ(self) -> None:
         """Have the containers made by an external runtime."""
@@ -88,6 +106,11 @@ class Shim:
 
         self.operations = ExternalOperations(self)
         self.service = Service(self.loop, self.operations.handlers(), self.operations.disconnected)
+
+    def _builder_ended(self, status: int) -> None:
+        """What there was to say it has said itself; but without it a shim is of no use to a pod that is yet to come."""
+        if not self.home.doc:
+            os._exit(1)
 
     def _built(self, channel: Channel, builder: Fd) -> None:
         """The builder has made the sandbox and waits until it has been entered; or it has failed and undone it."""
@@ -187,31 +210,36 @@ class Shim:
                 os.close(fd)
 
 
-def fork_builder(home: Home, ours: Channel, theirs: Channel) -> int:
-    """The pid of a process that makes the sandbox and says so to `ours`. Raises OSError."""
+def fork_builder(ours: Channel, theirs: Channel) -> int:
+    """The pid of a process that makes the sandbox which `ours` tells it of. Raises OSError."""
     pid = os.fork()
     if not pid:
         ours.close()
-        run_builder(home.doc, theirs)
+        run_builder(theirs)
     return pid
 
 
-def _forget(status: int) -> None:
-    """How a builder ended: it has said what there was to say."""
-
-
-def _become_shim(id: str, state_dir: str) -> None:
+def _become_shim() -> None:
     os.setsid()
-    os.chdir(state_dir)  # says whose it is, even when all else is lost, and keeps nobody else's directory busy
-    comm = os.open("/proc/self/comm", os.O_WRONLY)
-    os.write(comm, b"shim:" + id[:8].encode())
-    os.close(comm)
-    prctl.set_proctitle(f"shim {id}")
+    _call_oneself(b"shim", "shim, spare")
     syscalls.set_child_subreaper()
     null = os.open(os.devnull, os.O_RDWR)  # the daemon's stderr may be a pipe that somebody waits on
     for fd in range(3):
         os.dup2(null, fd)
     os.close(null)
+
+
+def settle_in(id: str, state_dir: str) -> None:
+    """Say whose shim this is, even when all else is lost; no other directory is kept busy. Raises OSError."""
+    os.chdir(state_dir)
+    _call_oneself(b"shim:" + id[:8].encode(), f"shim {id}")
+
+
+def _call_oneself(name: bytes, title: str) -> None:
+    comm = os.open("/proc/self/comm", os.O_WRONLY)
+    os.write(comm, name)
+    os.close(comm)
+    prctl.set_proctitle(title)
 
 
 def _refusal(error: BaseException) -> bytes:
