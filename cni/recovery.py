@@ -10,13 +10,14 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from cni import localhost6, sysctl
+from cni import sysctl
 from cni.attachment import Attachment
 from cni.conf import parse_network
 from cni.errors import CniError
 from cni.firewall import Element
 from cni.journal import network_holder
-from cni.worker import Worker, attachment_of
+from cni.mending import reconnect_at_start
+from cni.worker import Worker
 from runtime.linux.ledger import Effect
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,10 @@ log = logging.getLogger(__name__)
 def recover(worker: Worker, live: frozenset[str]) -> list[str]:
     """Undo everything of containers that are not live; returns what failed, in words.
 
-    What the others need of the firewall is made again: somebody may have flushed it.
+    What the others need of the firewall and of bridges is made again: somebody may have flushed or removed it.
     """
     failed = [*_delete_attachments(worker, live), *_delete_cached(worker, live), *_undo_leftovers(worker, live)]
-    failed += _renew_firewalls(worker)
+    failed += [*_renew_firewalls(worker), *reconnect_at_start(worker)]
     try:
         worker.remove_links()
     except OSError as error:
@@ -64,7 +65,7 @@ def _delete_cached(worker: Worker, live: frozenset[str]) -> Iterator[str]:
         if cached.container_id in live or (cached.container_id, cached.ifname) in known or cached.network is None:
             continue
         try:
-            worker.delete(cached.network, attachment_of(cached))
+            worker.delete(cached.network, cached.attachment)
         except (CniError, OSError) as error:
             yield f"cached attachment {cached.container_id}/{cached.ifname}: {error}"
 
@@ -95,6 +96,9 @@ def _undo(worker: Worker, effect: Effect) -> None:
         with store.locked():
             store.release((detail["owner"][0], detail["owner"][1]))
     elif effect.kind == "route":
+        # Not at the top: a crid that starts imports this module, and answers before pyroute2 is imported.
+        from cni import localhost6
+
         localhost6.remove_way(worker.host.netlink, effect.key)
     elif effect.kind == "sysctl" and sysctl.read(effect.key) is not None:
         sysctl.write(effect.key, detail["was"])
