@@ -26,7 +26,8 @@ _PROFILES_LIMIT: Final = 16 << 20
 _NAME: Final = re.compile(r"[^\s\0]{1,255}")
 
 #: What the ecosystem's default profiles come to: everything but mounts, other profiles' processes, and the kernel's
-#: settings below /proc and /sys. Signals may come from whoever runs unconfined: the shim does.
+#: settings below /proc and /sys. Signals may come from whoever runs unconfined, as the shim does, and from the runtimes
+#: that distributions give a profile of that name.
 PROFILE: Final = """\
 @{PROC}=/proc/
 profile %s flags=(attach_disconnected,mediate_deleted) {
@@ -34,12 +35,12 @@ profile %s flags=(attach_disconnected,mediate_deleted) {
   capability,
   file,
   umount,
-  signal (receive) peer=unconfined,
+  signal (receive) peer={unconfined,runc,crun},
   signal (send,receive) peer=%s,
   ptrace (trace,read,tracedby,readby) peer=%s,
   deny mount,
   deny @{PROC}/* w,
-  deny @{PROC}/{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9]*}/** w,
+  deny @{PROC}/{[^1-9/],[^1-9/][^0-9/],[^1-9s/][^0-9y/][^0-9s/],[^1-9/][^0-9/][^0-9/][^0-9/]*}/** w,
   deny @{PROC}/sys/[^k]** w,
   deny @{PROC}/sys/kernel/{?,??,[^s][^h][^m]**} w,
   deny @{PROC}/{kcore,sysrq-trigger} rwklx,
