@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass
 
 from runtime.linux import mountapi, mounts, syscalls, userns
+from runtime.linux.lsm import set_label
 from runtime.linux.mountoptions import MountOptions
 from runtime.linux.overlay import (
     OverlayRootfs,
@@ -88,16 +89,18 @@ class ActAsRoot:
 
 @dataclass(frozen=True, slots=True)
 class MountOverlay:
-    """Mount layers at a directory of the tree: an image as a volume."""
+    """Mount layers at a directory of the tree, under an SELinux label if it is not "": an image as a volume."""
 
     target: str
     options: MountOptions
+    label: str = ""
 
     def describe(self) -> str:
         return f"mount an overlay on {self.target}"
 
     def execute(self, tree: Tree) -> None:
-        layers = OverlayRootfs(tuple(value for key, value in self.options.data if key == "lowerdir+" and value))
+        lower = tuple(value for key, value in self.options.data if key == "lowerdir+" and value)
+        layers = OverlayRootfs(lower).labelled(self.label)
         if tree.userns < 0:
             self._mount(tree, layers)
         else:
@@ -118,18 +121,24 @@ class MountOverlay:
 
 @dataclass(frozen=True, slots=True)
 class MountFilesystem:
-    """Mount a new instance of a filesystem at a directory of the tree, which is made when missing."""
+    """Mount a new instance of a filesystem at a directory of the tree, which is made when missing.
+
+    `label`: an SELinux label for its own directory, if not "".
+    """
 
     fstype: str
     target: str
     options: MountOptions
     source: str = ""
+    label: str = ""
 
     def describe(self) -> str:
         return f"mount {self.fstype} on {self.target}"
 
     def execute(self, tree: Tree) -> None:
         fd = mounts.filesystem(self.fstype, self.source or self.fstype, self.options.data, self.options.set_)
+        if self.label:
+            set_label(f"/proc/self/fd/{fd}", self.label)
         attach(tree, fd, self.target, directory=True)
 
 

@@ -32,9 +32,13 @@ def open_null_device(path: str = "/dev/null") -> int:
 
 @dataclass(frozen=True, slots=True)
 class MaskPath:
-    """Cover a path: a directory by an empty one, a file by the null device. What does not exist needs none."""
+    """Cover a path: a directory by an empty one, a file by the null device. What does not exist needs none.
+
+    `label`: the SELinux label of the empty directory, if not "".
+    """
 
     path: str
+    label: str = ""
 
     def describe(self) -> str:
         return f"mask {self.path}"
@@ -53,10 +57,12 @@ class MaskPath:
         mountapi.mount_setattr(cover, set_=_COVER)
         return cover
 
-    @staticmethod
-    def _empty(tree: Tree) -> int:
+    def _empty(self, tree: Tree) -> int:
         if tree.empty < 0:  # one superblock for all: the first cover is attached, the others are binds of it
-            first = mounts.filesystem("tmpfs", "tmpfs", [("size", "0"), ("nr_inodes", "2"), ("mode", "555")], _COVER)
+            data = [("size", "0"), ("nr_inodes", "2"), ("mode", "555")]
+            if self.label:
+                data.append(("context", self.label))
+            first = mounts.filesystem("tmpfs", "tmpfs", data, _COVER)
             tree.empty = os.dup(first)
             return first
         return mounts.bind_fd(tree.empty)

@@ -14,7 +14,7 @@ What follows, streams and pivot_root, is the same for all (runtime.init).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import devices
@@ -82,7 +82,7 @@ def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Step]:
             entry.options.data += (("context", label),)
     mounts: list[Step] = []
     for entry in entries:
-        mounts += _mount(entry, cgroup)
+        mounts += _mount(entry, cgroup, label)
     steps: list[Step] = [
         OpenSource(bind.path, bind.options.recursive, bind.resolved) for bind in mounts if isinstance(bind, Bind)
     ]
@@ -93,7 +93,7 @@ def plan(tree: Mapping[str, Any], cgroup: Cgroup) -> list[Step]:
     steps += _devices(tree, entries)
     if tree["cwd"] != "/":
         steps.append(WorkingDirectory(tree["cwd"]))
-    steps += [MaskPath(path) for path in tree["masked"]]
+    steps += [MaskPath(path, label) for path in tree["masked"]]
     steps += [ReadonlyPath(path) for path in tree["readonly_paths"]]
     if tree["readonly"]:
         steps.append(ReadonlyRoot())
@@ -104,8 +104,7 @@ def _root(rootfs: Any, label: str) -> OverlayRootfs | str:
     """What to mount as the root; SELinux labels of an overlay's files come from the mount, as those of a tmpfs do."""
     if isinstance(rootfs, str):
         return rootfs
-    layers = OverlayRootfs.from_json(rootfs)
-    return replace(layers, options=(*layers.options, f"context={label}")) if label else layers
+    return OverlayRootfs.from_json(rootfs).labelled(label)
 
 
 def _parse(doc: Mapping[str, Any], ids: Mapping[str, Any] | None) -> _Parsed:
@@ -128,14 +127,16 @@ def _of_the_node(key: str, value: str | None, ids: Mapping[str, Any]) -> tuple[s
     return (key, str(host_id(ids[key], int(value)))) if key in ids and value else (key, value)
 
 
-def _mount(entry: _Parsed, cgroup: Cgroup) -> list[Step]:
+def _mount(entry: _Parsed, cgroup: Cgroup, label: str) -> list[Step]:
     if entry.kind == "bind":
         return [Bind(entry.source, entry.target, entry.options, entry.idmapped, entry.resolved)]
     if entry.kind == "cgroup":
         return _cgroups(entry, cgroup)
     if entry.kind == "overlay":
-        return [MountOverlay(entry.target, entry.options)]
-    return [MountFilesystem(entry.kind, entry.target, entry.options, entry.source)]
+        return [MountOverlay(entry.target, entry.options, label)]
+    # A message queue file system takes no context=; its files get the label of whoever makes them.
+    own = label if entry.kind == "mqueue" else ""
+    return [MountFilesystem(entry.kind, entry.target, entry.options, entry.source, own)]
 
 
 def _cgroups(entry: _Parsed, cgroup: Cgroup) -> list[Step]:

@@ -20,6 +20,7 @@ from runtime import state
 from runtime.devices import host_devices
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.mountoptions import MountOptions
+from runtime.linux.overlay import OverlayRootfs
 from runtime.spec import ContainerSpec
 
 #: What all runtimes of the field accept: crun 1.8 refuses anything but 1.0, and readers ignore keys they do not know.
@@ -37,10 +38,11 @@ def make_bundle(state_dir: str, spec: ContainerSpec, cgroup: str) -> dict[str, A
     for name in ("", ROOTFS, MOUNTS, RUN):
         os.makedirs(f"{directory}/{name}", 0o700, exist_ok=True)
     config = config_of(spec, namespaces_of(state_dir), Cgroup(cgroup))
-    staged = stage(config, f"{directory}/{MOUNTS}")
+    label = config["linux"].get("mountLabel") or ""
+    staged = stage(config, f"{directory}/{MOUNTS}", label)
     return {
         "config": config,
-        "rootfs": spec.rootfs if isinstance(spec.rootfs, str) else spec.rootfs.to_json(),
+        "rootfs": spec.rootfs if isinstance(spec.rootfs, str) else spec.rootfs.labelled(label).to_json(),
         "staged": staged,
     }
 
@@ -102,8 +104,10 @@ def _mounts(mount: Mapping[str, Any], cgroup: Cgroup) -> list[dict[str, Any]]:
     return [root, *binds]
 
 
-def stage(config: dict[str, Any], directory: str) -> list[dict[str, Any]]:
+def stage(config: dict[str, Any], directory: str, label: str = "") -> list[dict[str, Any]]:
     """Replace in `config` the mounts that have to be made before the runtime runs; returns how to make each.
+
+    `label` is the SELinux label of the container's files.
 
     Those are images as volumes, whose layers no mount(2) takes in one page of options; binds that share their mounts
     with the host, since in the view everything else is a slave of it; cgroup v2, which is not to be seen there; and
@@ -114,8 +118,8 @@ def stage(config: dict[str, Any], directory: str) -> list[dict[str, Any]]:
         options = MountOptions.parse(mount.get("options") or ())
         place, resolved = f"{directory}/{len(staged)}", mount.pop("resolved", False)
         if mount.get("type") == "overlay":
-            lower = [value for key, value in options.data if key == "lowerdir+"]
-            staged.append({"place": place, "lower": lower})
+            lower = tuple(value for key, value in options.data if key == "lowerdir+" and value)
+            staged.append({"place": place, "overlay": OverlayRootfs(lower).labelled(label).to_json()})
             kept = [word for word in mount["options"] if not word.startswith("lowerdir+")]
             mount |= {"type": "bind", "source": place, "options": ["rbind", "rprivate", *kept]}
         elif resolved or _needs_host(mount):

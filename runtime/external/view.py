@@ -122,7 +122,7 @@ def _stage(staged: list[dict[str, Any]], sources: list[int]) -> None:
     for each in staged:
         if "source" not in each:
             os.mkdir(each["place"], 0o700)
-            os.close(attached_overlay(OverlayRootfs(tuple(each["lower"])), each["place"]))
+            os.close(attached_overlay(OverlayRootfs.from_json(each["overlay"]), each["place"]))
             continue
         fd = sources.pop(0)
         if stat.S_ISDIR(os.fstat(fd).st_mode):

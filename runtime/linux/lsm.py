@@ -15,6 +15,7 @@ from runtime.linux.paths import open_procfs, write_proc
 from runtime.linux.syscalls import fstatfs_type
 
 SELINUX_MAGIC: Final = 0xF97CFF8C
+LABEL: Final = "security.selinux"
 APPARMOR_SWITCH: Final = "/sys/module/apparmor/parameters/enabled"
 APPARMOR: Final = "/sys/kernel/security/apparmor"
 SELINUX: Final = "/sys/fs/selinux"
@@ -38,6 +39,11 @@ def selinux_enabled() -> bool:
         return fstatfs_type(fd) & 0xFFFFFFFF == SELINUX_MAGIC
     finally:
         os.close(fd)
+
+
+def set_label(path: str, label: str, *, follow: bool = True) -> None:
+    """Give one file to an SELinux label, or the link itself. Raises OSError, EOPNOTSUPP where files have none."""
+    os.setxattr(path, LABEL, label.encode() + b"\0", follow_symlinks=follow)
 
 
 def label_next_program(apparmor: str, selinux: str, proc_path: str = "/proc") -> None:

@@ -30,6 +30,10 @@ class OverlayRootfs:
     work: str = ""
     options: tuple[str, ...] = ()
 
+    def labelled(self, label: str) -> OverlayRootfs:
+        """The same with one SELinux label for all files; "" for those of the layers."""
+        return dataclasses.replace(self, options=(*self.options, f"context={label}")) if label else self
+
     def to_json(self) -> dict[str, Any]:
         """The form for messages and state files."""
         return {"lower": list(self.lower), "upper": self.upper, "work": self.work, "options": list(self.options)}

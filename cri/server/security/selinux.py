@@ -21,10 +21,9 @@ from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
 from runtime.linux.fds import Fd
 from runtime.linux.files import read_limited
-from runtime.linux.lsm import selinux_enabled
+from runtime.linux.lsm import SELINUX, selinux_enabled, set_label
 from runtime.linux.syscalls import AT_FDCWD, RESOLVE_NO_SYMLINKS, openat2
 
-XATTR: Final = "security.selinux"
 CONFIG: Final = Path("/etc/selinux")
 CATEGORIES: Final = 1024
 _PART: Final = re.compile(r"[A-Za-z0-9_.-]*")
@@ -51,10 +50,11 @@ class Labels:
 
 
 class Selinux:
-    """The host's SELinux, or its absence. `directory` holds the policies."""
+    """The host's SELinux, or its absence. `directory` holds the policies, `kernel` is what runs one of them."""
 
-    def __init__(self, enabled: bool | None = None, directory: Path = CONFIG) -> None:
+    def __init__(self, enabled: bool | None = None, directory: Path = CONFIG, kernel: Path = Path(SELINUX)) -> None:
         self.enabled = selinux_enabled() if enabled is None else enabled
+        self._kernel = kernel
         self._contexts = _contexts(directory) if self.enabled else _DEFAULTS
 
     def labels(self, sandbox_id: str, pod: api.SELinuxOption, own: api.SELinuxOption, privileged: bool) -> Labels:
@@ -68,7 +68,22 @@ class Selinux:
         level = parts["level"] or f"s0:{_categories(sandbox_id)}"
         process = _with(self._contexts["process"], parts["user"], parts["role"], parts["type"], level)
         # Files keep the policy's user, role and type: the options describe processes.
-        return Labels("" if privileged else process, _with(self._contexts["file"], "", "", "", level))
+        labels = Labels("" if privileged else process, _with(self._contexts["file"], "", "", "", level))
+        for label in filter(None, (labels.process, labels.mount)):
+            self._check(label)
+        return labels
+
+    def _check(self, label: str) -> None:
+        """Ask the kernel, as security_check_context(3) does."""
+        try:
+            (self._kernel / "context").write_bytes(label.encode() + b"\0")
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise InvalidRequest(
+                f"the policy that this node runs has no SELinux context {label[:200]!r}; ask for another by "
+                "selinux_options, or install container-selinux"
+            ) from None
 
 
 def _with(context: str, user: str, role: str, type: str, level: str) -> str:
@@ -106,21 +121,25 @@ def check_relabel(path: str) -> None:
         )
 
 
+def shared(label: str) -> str:
+    """The same label for containers of all pods: without categories."""
+    return ":".join([*label.split(":")[:3], "s0"])
+
+
 def relabel(path: str, label: str) -> None:
     """Give a file, or a tree without following links, to `label`. Blocks; a filesystem without labels is left as it is.
 
     The path was free of links when it was looked at; a link that has come into it since is refused (ELOOP). Raises
     OSError.
     """
-    value = label.encode() + b"\0"
     with Fd(openat2(AT_FDCWD, path, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS)) as fd:
         top = f"/proc/self/fd/{fd.fileno()}"
         try:
-            os.setxattr(top, XATTR, value)
+            set_label(top, label)
             if stat.S_ISDIR(os.fstat(fd.fileno()).st_mode):
                 for _, directories, files, place in os.fwalk(".", dir_fd=fd.fileno()):
                     for name in (*directories, *files):
-                        os.setxattr(f"/proc/self/fd/{place}/{name}", XATTR, value, follow_symlinks=False)
+                        set_label(f"/proc/self/fd/{place}/{name}", label, follow=False)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise

@@ -20,7 +20,7 @@ from cri.server.errors import InvalidRequest, NotFound
 from cri.server.handlers import chosen
 from cri.server.pods import Sandbox
 from cri.server.seccomp.choice import compiled_filter, filter_document
-from cri.server.security.selinux import Labels, check_relabel, relabel
+from cri.server.security.selinux import Labels, check_relabel, relabel, shared
 from cri.server.security.user_namespaces import check_container, check_identity, try_volumes
 from cri.server.security.users import Identity, resolve_identity
 from cri.server.specs.declared_volumes import with_declared
@@ -54,13 +54,13 @@ async def settle(
     accounts = await daemon.accounts.of_image(image.id, rootfs.lower)
     identity = resolve_identity(accounts, context, _user(image))
     check_identity(identity, sandbox.userns)
-    layers = await _image_volumes(daemon, sandbox, id, config, snapshots)
+    images = await _image_volumes(daemon, sandbox, id, config, snapshots)
     labels = daemon.selinux.labels(sandbox.id, _pod_labels(sandbox), context.selinux_options, context.privileged)
     around = _surroundings(daemon, sandbox, id, config, labels)
-    document = await _settled_document(daemon, config, image, identity, around, layers)
+    document = await _settled_document(daemon, config, image, identity, around, images)
     if declared := image.config.get("Volumes"):
         document["mounts"] = await asyncio.to_thread(
-            with_declared, document["mounts"], declared, rootfs, sandbox.userns
+            with_declared, document["mounts"], declared, rootfs, sandbox.userns, labels.mount
         )
     confined = {"apparmorProfile": await daemon.apparmor.profile_of(context), "selinuxLabel": labels.process}
     document["process"] |= {name: value for name, value in confined.items() if value}
@@ -101,9 +101,9 @@ async def _snapshot(daemon: Daemon, sandbox: Sandbox, key: str, image: Image, sn
 
 async def _image_volumes(
     daemon: Daemon, sandbox: Sandbox, id: str, config: api.ContainerConfig, snapshots: list[str]
-) -> dict[int, Sequence[str]]:
+) -> dict[int, OverlayRootfs]:
     """The layers of each mount that is an image, by its place in the request; its digest is noted down there."""
-    layers: dict[int, Sequence[str]] = {}
+    images: dict[int, OverlayRootfs] = {}
     for number, mount in enumerate(config.mounts):
         if not mount.HasField("image") or not mount.image.image:
             continue
@@ -113,10 +113,9 @@ async def _image_volumes(
             raise NotFound(
                 f"mount {mount.container_path}: image {mount.image.image[:200]!r} is not on this node; pull it first"
             )
-        snapshot = await _snapshot(daemon, sandbox, f"{id}-volume-{number}", image, snapshots)
-        layers[number] = snapshot.lower
+        images[number] = await _snapshot(daemon, sandbox, f"{id}-volume-{number}", image, snapshots)
         mount.image.image_ref = image.digest_ref  # for ContainerStatus (KEP-5365)
-    return layers
+    return images
 
 
 async def _settled_document(
@@ -125,14 +124,14 @@ async def _settled_document(
     image: Image,
     identity: Identity,
     around: Surroundings,
-    layers: Mapping[int, Sequence[str]],
+    images: Mapping[int, OverlayRootfs],
 ) -> dict[str, Any]:
     """The OCI document; a thread is spent where there are file systems of others to look at."""
     cdi = requested_names((device.name for device in config.CDI_devices), config.annotations)
     if config.mounts or config.devices or cdi:
-        document = await look(_document, config, image.config, identity, around, layers)
+        document = await look(_document, config, image.config, identity, around, images)
     else:
-        document = _document(config, image.config, identity, around, layers)
+        document = _document(config, image.config, identity, around, images)
     if cdi:
         await look(inject, daemon.cdi, cdi, document)
     return document
@@ -143,16 +142,23 @@ def _document(
     image: Mapping[str, Any],
     identity: Identity,
     around: Surroundings,
-    layers: Mapping[int, Sequence[str]],
+    images: Mapping[int, OverlayRootfs],
 ) -> dict[str, Any]:
     volumes: list[OciMount] = [
-        image_volume(mount, layers[number], around.userns) if number in layers else host_volume(mount, around.userns)
+        _image_volume(mount, images[number], around) if number in images else host_volume(mount, around.userns)
         for number, mount in enumerate(config.mounts)
     ]
     try_volumes(volumes, around.etc.parent / "ns/user")
     if around.mount_label:
         _relabel(config, volumes, around)
     return oci_config(config, image, identity, around, volumes)
+
+
+def _image_volume(mount: api.Mount, image: OverlayRootfs, around: Surroundings) -> OciMount:
+    volume = image_volume(mount, image.lower, around.userns, image.upper if around.mount_label else "")
+    if around.mount_label and volume["type"] == "bind":  # one file of the image, for all who mount it
+        relabel(volume["source"], shared(around.mount_label))
+    return volume
 
 
 def _relabel(config: api.ContainerConfig, volumes: Sequence[OciMount], around: Surroundings) -> None:

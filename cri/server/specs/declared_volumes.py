@@ -14,6 +14,7 @@ from typing import Any
 
 from cri.server.errors import InvalidRequest
 from cri.server.image_files import merged_paths
+from cri.server.security.selinux import relabel
 from cri.server.security.user_namespaces import Maps, oci_mappings
 from cri.server.specs.mounts import OciMount, merge_mounts
 from runtime.linux.overlay import OverlayRootfs
@@ -23,10 +24,11 @@ LIMIT = 64
 
 
 def with_declared(
-    mounts: Sequence[OciMount], declared: Iterable[str], rootfs: OverlayRootfs, maps: Maps | None
+    mounts: Sequence[OciMount], declared: Iterable[str], rootfs: OverlayRootfs, maps: Maps | None, label: str = ""
 ) -> list[OciMount]:
     """The container's mounts with one for each declared volume that would be missing. Blocks on our own file system.
 
+    `label` is the SELinux label that the volumes get, if not "".
     Raises InvalidRequest for an image that declares too many, OSError.
     """
     taken = [mount["destination"].rstrip("/") + "/" for mount in mounts]
@@ -34,7 +36,7 @@ def with_declared(
     missing = [path for path in paths if not _has(rootfs.lower, path)]
     if len(missing) > LIMIT:
         raise InvalidRequest(f"the image declares {len(missing)} volumes that it does not have, more than {LIMIT}")
-    return merge_mounts(mounts, [_volume(path, number, rootfs, maps) for number, path in enumerate(missing)])
+    return merge_mounts(mounts, [_volume(path, number, rootfs, maps, label) for number, path in enumerate(missing)])
 
 
 def _paths(declared: Iterable[str]) -> list[str]:
@@ -49,9 +51,11 @@ def _has(layers: Sequence[str], path: str) -> bool:
         return False
 
 
-def _volume(path: str, number: int, rootfs: OverlayRootfs, maps: Maps | None) -> dict[str, Any]:
+def _volume(path: str, number: int, rootfs: OverlayRootfs, maps: Maps | None, label: str) -> dict[str, Any]:
     source = os.path.join(os.path.dirname(rootfs.upper), "volumes", str(number))
     os.makedirs(source, exist_ok=True)
     os.chmod(source, 0o755)
+    if label:
+        relabel(source, label)
     options = ["rbind", "rprivate", "rw"]
     return {"destination": path, "type": "bind", "source": source, "options": options} | oci_mappings(maps)

@@ -95,10 +95,11 @@ def host_volume(mount: api.Mount, maps: Maps | None = None) -> OciMount:
     return _mount(destination, "bind", source, options) | {"resolved": True} | mappings
 
 
-def image_volume(mount: api.Mount, layers: Sequence[str], maps: Maps | None = None) -> OciMount:
+def image_volume(mount: api.Mount, layers: Sequence[str], maps: Maps | None = None, spare: str = "") -> OciMount:
     """An image, or a sub path of it, mounted read-only (KEP-4639); `layers` top first. Blocks.
 
-    In a pod with a user namespace it is id-mapped in any case, as the container's own image is.
+    In a pod with a user namespace it is id-mapped in any case, as the container's own image is. `spare` is an empty
+    directory, where a mount has to be an overlay to have an SELinux label of its own, and overlays want two layers.
     """
     destination = container_path(mount)
     check_mount(mount, maps)
@@ -110,6 +111,8 @@ def image_volume(mount: api.Mount, layers: Sequence[str], maps: Maps | None = No
             f"mount {destination}: image_sub_path {mount.image_sub_path!r} of {mount.image.image}: {why}"
         ) from error
     extra = _extra_options(mount, destination)
+    if spare and os.path.isdir(places[0]):
+        places.append(spare)
     if len(places) == 1:
         return _mount(destination, "bind", places[0], ["bind", "rprivate", "ro", *extra]) | oci_mappings(maps)
     return _mount(destination, "overlay", "overlay", ["ro", *extra, *(f"lowerdir+={place}" for place in places)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
 from cri.server.security import selinux
 from cri.server.security.selinux import Labels, Selinux, check_relabel
+from runtime.linux import lsm
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.overlay import OverlayRootfs
-from runtime.mounting import MountFilesystem, MountRoot
+from runtime.mounting import MountFilesystem, MountOverlay, MountRoot
+from runtime.protections import MaskPath
 from runtime.rootfs import plan
 
 NOTHING = api.SELinuxOption()
@@ -26,7 +29,8 @@ def host(tmp_path: Path) -> Selinux:
     (tmp_path / "config").write_text("# which\nSELINUX=enforcing\nSELINUXTYPE=targeted\n")
     text = 'process = "system_u:system_r:my_container_t:s0"\nfile = "system_u:object_r:my_file_t:s0"\ncontent = "x"\n'
     (contexts / "lxc_contexts").write_text(text)
-    return Selinux(enabled=True, directory=tmp_path)
+    (tmp_path / "context").touch()
+    return Selinux(enabled=True, directory=tmp_path, kernel=tmp_path)
 
 
 def test_pods_differ_and_containers_of_a_pod_do_not(host: Selinux) -> None:
@@ -48,7 +52,9 @@ def test_options_of_the_container_come_before_those_of_its_pod(host: Selinux) ->
 
 
 def test_a_policy_without_contexts_of_containers(tmp_path: Path) -> None:
-    labels = Selinux(enabled=True, directory=tmp_path).labels("x", NOTHING, api.SELinuxOption(level="s0"), False)
+    (tmp_path / "context").touch()
+    host = Selinux(enabled=True, directory=tmp_path, kernel=tmp_path)
+    labels = host.labels("x", NOTHING, api.SELinuxOption(level="s0"), False)
     assert labels == Labels("system_u:system_r:container_t:s0", "system_u:object_r:container_file_t:s0")
 
 
@@ -58,6 +64,22 @@ def test_without_selinux_labels_are_passed_over_but_still_have_to_be_some(tmp_pa
     for bad in ({"level": "s0:c1:evil"}, {"type": "a:b"}, {"user": "a\nb"}, {"level": "top"}):
         with pytest.raises(InvalidRequest, match=f"selinux_options.{next(iter(bad))}"):
             host.labels("x", NOTHING, api.SELinuxOption(**bad), False)
+
+
+def test_the_kernel_is_asked_whether_its_policy_has_the_labels(
+    host: Selinux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = host.labels("x", NOTHING, NOTHING, True)
+    assert (tmp_path / "context").read_bytes() == labels.mount.encode() + b"\0"
+
+    def refuse(path: Path, content: bytes) -> int:
+        raise OSError(errno.EINVAL if b"spc_t" in content else errno.EACCES, "no", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(InvalidRequest, match="no SELinux context 'system_u:system_r:spc_t:s0:c1,c2'"):
+        host.labels("x", NOTHING, api.SELinuxOption(type="spc_t", level="s0:c1,c2"), False)
+    with pytest.raises(PermissionError):
+        host.labels("x", NOTHING, NOTHING, False)
 
 
 @pytest.mark.parametrize("path", ["/", "/etc", "/etc/hosts", "/usr/share/x", "/var/lib", "/home", "/proc/1", "/run"])
@@ -74,7 +96,7 @@ def test_what_belongs_to_pods_is(path: str) -> None:
 
 def test_a_volume_is_relabelled_without_leaving_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """C4, and what K1 is for mounts: a link in the way, or in the volume, takes no label to where it leads."""
-    monkeypatch.setattr(selinux, "XATTR", "user.label")
+    monkeypatch.setattr(lsm, "LABEL", "user.label")
     (tmp_path / "volume/deep").mkdir(parents=True)
     (tmp_path / "elsewhere/deep").mkdir(parents=True)
     for place in ("volume/deep/file", "elsewhere/deep/file"):
@@ -101,13 +123,22 @@ def test_a_volume_is_relabelled_without_leaving_it(tmp_path: Path, monkeypatch: 
 def test_mounts_carry_the_label() -> None:
     label = "system_u:object_r:container_file_t:s0:c1,c2"
     mounts = [{"destination": f"/{kind}", "type": kind, "options": ["nosuid"]} for kind in ("tmpfs", "devpts", "proc")]
+    mounts += [{"destination": "/image", "type": "overlay", "options": ["lowerdir+=/a", "lowerdir+=/b"]}]
+    mounts += [{"destination": "/dev/mqueue", "type": "mqueue"}]
     tree = {
         "rootfs": OverlayRootfs(("/lower",), "/upper", "/work").to_json(),
         "label": label,
         "ids": None,
         "mounts": mounts,
         "devices": [],
-        **{"readonly": False, "cwd": "/", "devices_all": False, "masked": [], "readonly_paths": [], "separation": {}},
+        **{
+            "readonly": False,
+            "cwd": "/",
+            "devices_all": False,
+            "masked": ["/usr"],
+            "readonly_paths": [],
+            "separation": {},
+        },
     }
     steps = plan(tree, Cgroup("/x", Layout({}, "/sys/fs/cgroup", frozenset())))
     (root,) = [step.rootfs for step in steps if isinstance(step, MountRoot)]
@@ -116,3 +147,5 @@ def test_mounts_carry_the_label() -> None:
         step.fstype for step in steps if isinstance(step, MountFilesystem) and ("context", label) in step.options.data
     }
     assert labelled == {"tmpfs", "devpts"}
+    assert [step.fstype for step in steps if isinstance(step, MountFilesystem) and step.label == label] == ["mqueue"]
+    assert [step.label for step in steps if isinstance(step, MountOverlay | MaskPath)] == [label, label]
