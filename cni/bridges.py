@@ -7,6 +7,7 @@ much as connecting the pod, so it is remembered until the kernel tells of an add
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import threading
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from cni.rtnl import addresses, links, vlans
 from cni.rtnl.queries import Link, find_link, list_addresses
 from cni.rtnl.socket import Netlink, Request
 from cni.rtnl.watch import AddressWatch
+from runtime.linux.files import boot_id
 
 IFNAME_LIMIT: Final = 15  # IFNAMSIZ of linux/if.h, less the closing NUL
 FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -61,6 +63,7 @@ class Bridges:
         self._watch = AddressWatch()
         self._known: dict[str, Bridge] = {}
         self._lock = threading.Lock()
+        self._new = False
 
     def close(self) -> None:
         """Close the socket for news."""
@@ -87,6 +90,12 @@ class Bridges:
                 forward(gateway.version, spec.network, journal)
             return bridge, holder
 
+    def take_new(self) -> bool:
+        """Whether a bridge was made since the last call: ports that it had under its name have to become its own."""
+        with self._lock:
+            new, self._new = self._new, False
+            return new
+
     def forget(self, name: str) -> None:
         """Look at a bridge anew the next time."""
         with self._lock:
@@ -105,7 +114,8 @@ class Bridges:
         if link is None:
             journal.shared("link", spec.name, spec.network)
             try:
-                self._netlink.do(links.create_bridge(spec.name, _random_mac(), mtu=spec.mtu))
+                self._new = True
+                self._netlink.do(links.create_bridge(spec.name, _bridge_mac(spec.name), mtu=spec.mtu))
             except OSError as error:
                 if error.errno != errno.EEXIST:  # by another process, in the meantime
                     raise
@@ -207,8 +217,10 @@ def _excludes(present: IPv4Interface | IPv6Interface, wanted: IPv4Interface | IP
     )
 
 
-def _random_mac() -> str:
+def _bridge_mac(name: str) -> str:
+    """The same for a bridge that is made again: pods know it as their gateway's. Another one on every machine."""
+    here = os.stat("/proc/self/ns/net").st_ino
+    raw = bytearray(hashlib.sha256(f"{boot_id()}/{here}/{name}".encode()).digest()[:6])
     # Locally administered, unicast (IEEE 802, two lowest bits of the first byte).
-    raw = bytearray(os.urandom(6))
     raw[0] = raw[0] & 0xFC | 0x02
     return raw.hex(":")

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cni.attachment import Attachment
 from cni.conf import NetworkConf, parse_network
 from cni.errors import CniError
 from cni.result import Result, parse_result
@@ -41,6 +42,11 @@ class Cached:
     capability_args: dict[str, Any] = field(default_factory=dict)
     network: NetworkConf | None = None
     result: Result | None = None
+
+    @property
+    def attachment(self) -> Attachment:
+        """As it was asked for, but without a way into the pod."""
+        return Attachment(self.container_id, self.netns, self.ifname, None, self.args, self.capability_args)
 
 
 class ResultCache:

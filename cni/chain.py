@@ -72,6 +72,14 @@ class Chain:
             config = derive(self.network, plugin, previous, attachment.capability_args)
             self.runner.run(plugin.type, attachment.call(commands.CHECK, config, self.path), site)
 
+    def mend(self, attachment: Attachment, site: Site, result: Result) -> None:
+        """Have each built-in plugin, in order, mend what it has on the host for the pod; raises CniError, OSError."""
+        for plugin in self.network.plugins:
+            config = derive(self.network, plugin, result, attachment.capability_args)
+            call = attachment.call(commands.CHECK, config, self.path)
+            if (builtin := self.runner.builtin(plugin.type, call)) is not None:
+                builtin.mend(call, site)
+
     def status(self, site: Site) -> None:
         """Every plugin must be there, and say that it is ready if the version has STATUS; raises CniError."""
         self.require()

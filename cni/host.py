@@ -59,6 +59,10 @@ class Host:
                 self._ports = Ports(self.netlink)
             return self._ports
 
+    def new_bridges(self) -> bool:
+        """Whether bridges were made since the last time that this was asked."""
+        return self._bridges is not None and self._bridges.take_new()
+
     def cut_links(self) -> set[str]:
         """The links that DEL has cut and that may still be there."""
         return self._ports.doomed() if self._ports is not None else set()

@@ -31,6 +31,7 @@ from cni.confdir import ConfDir, Problem
 from cni.default import parse_default
 from cni.errors import CniError, NetworkNotReady, TryAgainLater
 from cni.gate import Gate
+from cni.mending import add
 from cni.plugin import Plugin
 from cni.podnetns import refuse_own
 from cni.recovery import recover, teardown
@@ -114,7 +115,7 @@ class Cni:
         attachment.validate()
         refuse_own(attachment.netns_path)
         network = self.network()
-        work = self._with_pod(network, self._worker.add, network, attachment)
+        work = self._with_pod(network, add, self._worker, network, attachment)
         return await self._carry_out(work, network)
 
     async def delete(self, attachment: Attachment) -> None:

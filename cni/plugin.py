@@ -74,6 +74,12 @@ class Plugin(abc.ABC):
     def gc(self, call: Call, site: Site, valid: frozenset[tuple[str, str]]) -> None:
         """GC: free what belongs to attachments of the network other than the valid (container id, interface)."""
 
+    def mend(self, call: Call, site: Site) -> None:  # noqa: B027 - most plugins have nothing that others take away
+        """Put back on the host what ADD has made there and somebody has removed; the pod itself is not touched.
+
+        `call` is that of CHECK, the command which would complain. Raises CniError, OSError.
+        """
+
     def missing_option(self, config: Mapping[str, Any]) -> str | None:
         """The first option that a configuration uses and ours does not have."""
         return next((key for key in self.unsupported if config.get(key)), None)

@@ -27,6 +27,7 @@ from typing import Final
 
 from cni.errors import InvalidNetns
 from cni.rtnl import links, vlans
+from cni.rtnl.queries import find_link
 from cni.rtnl.socket import Netlink, Request
 from cni.vlans import Vlans
 
@@ -101,9 +102,20 @@ class Ports:
                 ),
                 links.set_port(port.name, hairpin=port.hairpin, isolated=port.isolated),
             )
-            if port.vlans:
-                index = self._netlink.index(port.name) or 0
-                self._netlink.do(*vlans.set_port_vlans(index, port.name, port.vlans))
+            self._join_vlans(port)
+
+    def _join_vlans(self, port: Port) -> None:
+        if port.vlans:
+            index = self._netlink.index(port.name) or 0
+            self._netlink.do(*vlans.set_port_vlans(index, port.name, port.vlans))
+
+    def rejoin(self, port: Port) -> None:
+        """Make a pair that is there a port of its bridge again; raises OSError (ENODEV: there is none)."""
+        link = find_link(self._netlink, port.name)
+        if link is None or link.master != port.bridge:
+            options = links.set_port(port.name, hairpin=port.hairpin, isolated=port.isolated)
+            self._netlink.do(links.set_master(port.name, port.bridge), options)
+            self._join_vlans(port)
 
     def up(self, port: Port) -> None:
         """Let packets through."""

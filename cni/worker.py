@@ -142,7 +142,7 @@ class Worker:
             return
         for cached in list(self.cache.all()):
             if cached.network_name == network.name and (cached.container_id, cached.ifname) not in keep:
-                self.delete(cached.network or network, attachment_of(cached))
+                self.delete(cached.network or network, cached.attachment)
         self.chain(network).gc(self.site(Journal()), keep)
 
     def attached(self) -> set[tuple[str, str]]:
@@ -221,8 +221,3 @@ def _cached(network: NetworkConf, attachment: Attachment, result: Result) -> Cac
 def _as_added(attachment: Attachment, args: Mapping[str, str], capability_args: Mapping[str, Any]) -> Attachment:
     """The attachment with the arguments of its ADD, which the caller of DEL may not have any more."""
     return replace(attachment, args=dict(args), capability_args=dict(capability_args))
-
-
-def attachment_of(cached: Cached) -> Attachment:
-    """An attachment that the cache knows."""
-    return Attachment(cached.container_id, cached.netns, cached.ifname, None, cached.args, cached.capability_args)

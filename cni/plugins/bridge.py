@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any, Final
 
 from cni import podlink, ports
@@ -71,8 +71,7 @@ class BridgePlugin(Plugin):
         return result
 
     def _connect(self, call: Call, site: Site, conf: BridgeConf, result: Result) -> Result:
-        gateways = [_gateway(ip.address, ip.gateway) for ip in result.ips if conf.is_gateway and ip.gateway]
-        bridge, host = site.host.bridges.ensure(conf.spec, gateways, site.journal)
+        bridge, host = site.host.bridges.ensure(conf.spec, _gateways(conf, result), site.journal)
         port = _port(call, conf, bridge, result)
         try:
             site.host.ports.create(port)
@@ -124,6 +123,13 @@ class BridgePlugin(Plugin):
             raise InvalidConfig("bridge: CHECK needs prevResult")
         check_attachment(call, site, conf, previous)
 
+    def mend(self, call: Call, site: Site) -> None:
+        """The bridge must be there and the pod's link its port."""
+        conf, previous = BridgeConf.of(call), call.previous()
+        if previous is not None:
+            bridge, _ = site.host.bridges.ensure(conf.spec, _gateways(conf, previous), site.journal)
+            site.host.ports.rejoin(_port(call, conf, bridge, previous))
+
     def missing_option(self, config: Mapping[str, Any]) -> str | None:
         """Ours has nftables as its only backend."""
         backend = "ipMasqBackend" if config.get("ipMasqBackend") == "iptables" else None
@@ -173,10 +179,13 @@ def _masquerade(call: Call, site: Site, conf: BridgeConf, result: Result) -> Non
             failpoint("cni.bridge.after_masquerade")
 
 
-def _gateway(
-    address: IPv4Interface | IPv6Interface, gateway: IPv4Address | IPv6Address
-) -> IPv4Interface | IPv6Interface:
-    return ipaddress.ip_interface((gateway.packed, address.network.prefixlen))
+def _gateways(conf: BridgeConf, result: Result) -> list[IPv4Interface | IPv6Interface]:
+    """The addresses that the bridge has for the pod."""
+    if not conf.is_gateway:
+        return []
+    return [
+        ipaddress.ip_interface((ip.gateway.packed, ip.address.network.prefixlen)) for ip in result.ips if ip.gateway
+    ]
 
 
 def _default_routes(result: Result) -> list[Route]:

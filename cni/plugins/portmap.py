@@ -98,6 +98,17 @@ class Portmap(Plugin):
             ]
             firewall.remove(*stale)
 
+    def mend(self, call: Call, site: Site) -> None:
+        """The pods' bridge must let through what comes from this host's own addresses."""
+        previous, mappings = call.previous(), read_port_mappings(call)
+        if previous is None or not mappings:
+            return
+        through = _way_to_localhost6(call, site, mappings, previous.pod_addresses(call.ifname))
+        if through is not None:
+            localhost6.make_way(site.host.netlink, through, call.network, site.journal)
+        if call.config.get("snat", True):
+            _let_them_back(call, site, _firewall(call, site), previous, mappings)
+
     def missing_option(self, config: Mapping[str, Any]) -> str | None:
         """Ours has nftables as its only backend."""
         return super().missing_option(config) or ("backend" if config.get("backend") == "iptables" else None)

@@ -105,6 +105,11 @@ def _up_template() -> Template:
     return Template(data, index=u32(INDEX_MARK))
 
 
+def set_master(name: str, master: int) -> Request:
+    """Make an interface a port of a bridge."""
+    return Request(f"make {name} a port", _link(RTM_SETLINK, 0, [("IFLA_IFNAME", name), ("IFLA_MASTER", master)]))
+
+
 def port_down(name: str) -> Request:
     """Take the host's end of a pair down: no packet passes it any more."""
     return Request(f"take {name} down", _port_down_template().fill(name=name.encode()))

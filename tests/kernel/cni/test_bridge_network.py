@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from cni.attachment import Attachment
 from cni.default import default_conflist
 from cni.errors import CniError, InvalidNetns
+from cni.network import Cni
 from tests.kernel.cni.conftest import SUBNET, SUBNET6, TABLE, Node
 from tests.support.netns import Netns, listen, output, reaches
 
@@ -226,6 +228,43 @@ async def test_a_bridge_that_was_removed_is_made_again(node: Node) -> None:
     await cni.add(two)
     with listen("10.201.0.1", 81) as server:
         assert second.do(lambda: reaches("10.201.0.1", 81, server)) == "10.201.0.3"
+
+
+async def bridge_removed_under(node: Node, cni: Cni) -> tuple[Netns, Attachment]:
+    """A pod that was there before; a connection to its gateway has told it the bridge's MAC address."""
+    pod, attachment = node.pod()
+    await cni.add(attachment)
+    with listen("10.201.0.1", 81) as server:
+        pod.do(lambda: reaches("10.201.0.1", 81, server))
+    output("ip", "link", "del", "br0")
+    with pytest.raises(CniError, match="bridge br0 is not on the host any more"):
+        await cni.check(attachment)
+    return pod, attachment
+
+
+async def test_pods_of_before_are_ports_of_the_bridge_that_is_made_again(node: Node) -> None:
+    isolated = default_conflist("br0", SUBNET, nft_table=TABLE)
+    isolated["plugins"][0]["portIsolation"] = True
+    cni = node.cni(isolated)
+    first, one = await bridge_removed_under(node, cni)
+    second, two = node.pod()
+    await cni.add(two)
+    for attachment in (one, two):
+        await cni.check(attachment)
+    with listen("10.201.0.1", 81) as server:
+        for pod, address in ((first, "10.201.0.2"), (second, "10.201.0.3")):
+            assert pod.do(lambda: reaches("10.201.0.1", 81, server)) == address
+
+
+async def test_a_start_makes_a_bridge_again_that_pods_need(node: Node) -> None:
+    cni = node.cni()
+    pod, attachment = await bridge_removed_under(node, cni)
+    await cni.close()
+    cni = node.cni()
+    assert await cni.recover([attachment.container_id]) == []
+    await cni.check(attachment)
+    with listen("10.201.0.1", 81) as server:
+        assert pod.do(lambda: reaches("10.201.0.1", 81, server)) == "10.201.0.2"
 
 
 async def test_check_finds_what_is_missing(node: Node) -> None:

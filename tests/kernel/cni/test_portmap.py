@@ -80,6 +80,18 @@ async def test_only_at_the_host_ip_that_is_given(node: Node, uplink: Uplink) -> 
     assert Path("/proc/sys/net/ipv4/conf/br0/route_localnet").read_text().strip() == "0"
 
 
+async def test_at_localhost_through_a_bridge_that_was_made_again(node: Node) -> None:
+    bridge_nf6("0")
+    cni = dual(node)
+    pod, attachment = publishing(node, WEB)
+    await cni.add(attachment)
+    output("ip", "link", "del", "br0")
+    await cni.add(node.pod()[1])
+    with pod.do(lambda: listen("::", 80)) as server:
+        assert reaches("127.0.0.1", 8080, server) == "::ffff:10.201.0.1"
+        assert reaches("::1", 8080, server) == "fd00:c9::1"
+
+
 async def test_at_localhost_only(node: Node, uplink: Uplink) -> None:
     cni = node.cni()
     pod, attachment = publishing(node, {**WEB, "hostIP": "127.0.0.1"})
