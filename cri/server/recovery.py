@@ -111,7 +111,8 @@ async def _adopt(daemon: Daemon, sandbox: Sandbox) -> None:
         for container in list(sandbox.containers.values()):
             if not container.finished_at:
                 await _catch_up(daemon, container, pod)
-        await asyncio.to_thread(_strike_ended, daemon, sandbox)
+        if not all(container.running for container in sandbox.containers.values()):
+            await asyncio.to_thread(_strike_ended, daemon, sandbox)
     except ShimLost as error:
         await _lost(daemon, sandbox, str(error))
 

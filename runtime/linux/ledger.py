@@ -115,7 +115,11 @@ class Ledger:
 
     def strike_outlived(self) -> list[Effect]:
         """Strike out what a reboot has undone, and return it; for the start of a daemon."""
-        gone = [effect for effect in self.entries() if effect.outlived]
+        rows = self._database.read(
+            f"SELECT {COLUMNS} FROM ledger WHERE owner = ? AND boot_id != ? ORDER BY created, kind, key",
+            (self.owner, boot_id()),
+        )
+        gone = [effect for effect in map(_effect, rows) if effect.outlived]
         self.strike(*gone)
         return gone
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from tests.bench.started import Started, free_subnet
@@ -43,3 +44,8 @@ class Crid(Started):
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "cri.server.main", "--config", str(self.home / "crid.toml")]
+
+    def environment(self) -> dict[str, str]:
+        """With bytecode of its own, as an installed crid has: the first start writes what the next ones read."""
+        given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return given | {"PYTHONPYCACHEPREFIX": str(self.home / "bytecode")}
