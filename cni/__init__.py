@@ -5,6 +5,7 @@ A runtime uses cni.network.Cni, with cni.attachment.Attachment and cni.default.d
 
     network.py      Cni: attach a pod, detach it, check it; gate.py who may at the same time
       worker.py     the work in a thread: journal.py before it, cache.py after it; recovery.py undoes it
+                    mending.py makes good what others have undone
       confdir.py    the network of the pods, read by conf.py, in versions.py; default.py where there is none
       attachment.py what is asked; result.py what comes back; errors.py what goes wrong; names.py checked at the border
     chain.py        the plugins of a network in order; call.py one of them
