@@ -25,6 +25,8 @@ def check_attachment(call: Call, site: Site, conf: BridgeConf, result: Result) -
     port = _check_pair(site, result, bridge, inside)
     if conf.isolated and not port.isolated:
         raise CniError(f"bridge: {port.name} is not isolated from the other ports of {bridge.name} any more")
+    if conf.locked and not port.locked:
+        raise CniError(f"bridge: {port.name} lets packets of every MAC address in")
     if conf.vlans:
         _check_vlans(site, conf.vlans, bridge, port)
     _check_addresses(pod, call, result, inside)

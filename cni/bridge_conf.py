@@ -27,8 +27,9 @@ _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 class BridgeConf:
     """The options of the plugin; `ipam` is the type of the IPAM plugin, empty for a link without addresses.
 
-    `up` says whether the pod's interface is; whoever has it left down brings it up himself. `dad` is IPv6's duplicate
-    address detection, which delays a pod by a second or two.
+    `locked`: from the pod come packets of its own MAC address only, which the bridge itself sees to here (the reference
+    plugin has nftables do it). `up` says whether the pod's interface is; whoever has it left down brings it up himself.
+    `dad` is IPv6's duplicate address detection, which delays a pod by a second or two.
     """
 
     spec: BridgeSpec
@@ -37,6 +38,7 @@ class BridgeConf:
     masquerade: bool
     hairpin: bool
     isolated: bool
+    locked: bool
     vlans: Vlans
     up: bool
     dad: bool
@@ -77,6 +79,7 @@ class BridgeConf:
             masquerade=_flag(config, "ipMasq"),
             hairpin=hairpin,
             isolated=_flag(config, "portIsolation"),
+            locked=_flag(config, "macspoofchk"),
             vlans=vlans,
             up=up,
             dad=_flag(config, "enabledad"),

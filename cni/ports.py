@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
-from cni.errors import InvalidNetns
+from cni.errors import CniError, InvalidNetns
 from cni.rtnl import links, vlans
 from cni.rtnl.queries import find_link
 from cni.rtnl.socket import Netlink, Request
@@ -74,6 +74,8 @@ class Port:
     pod_name: str
     pod_mac: str
     isolated: bool = False
+    #: Whether the pod's MAC address is the only one that it may send from.
+    locked: bool = False
     vlans: Vlans = NO_VLANS
 
 
@@ -100,22 +102,27 @@ class Ports:
                     pod_mac=port.pod_mac,
                     netns_fd=fd,
                 ),
-                links.set_port(port.name, hairpin=port.hairpin, isolated=port.isolated),
+                _options(port),
             )
-            self._join_vlans(port)
+            self._settle(port)
 
-    def _join_vlans(self, port: Port) -> None:
+    def _settle(self, port: Port) -> None:
+        """What is said of a port by its index, which few networks want."""
         if port.vlans:
             index = self._netlink.index(port.name) or 0
             self._netlink.do(*vlans.set_port_vlans(index, port.name, port.vlans))
+        if port.locked:
+            link = find_link(self._netlink, port.name)
+            if link is None or not link.locked:  # an attribute that a kernel does not know it passes over
+                raise CniError(f"{port.name} cannot be locked to a MAC address", "macspoofchk takes Linux 5.18")
+            self._netlink.do(links.allow_address(link.index, port.name, port.pod_mac))
 
     def rejoin(self, port: Port) -> None:
         """Make a pair that is there a port of its bridge again; raises OSError (ENODEV: there is none)."""
         link = find_link(self._netlink, port.name)
         if link is None or link.master != port.bridge:
-            options = links.set_port(port.name, hairpin=port.hairpin, isolated=port.isolated)
-            self._netlink.do(links.set_master(port.name, port.bridge), options)
-            self._join_vlans(port)
+            self._netlink.do(links.set_master(port.name, port.bridge), _options(port))
+            self._settle(port)
 
     def up(self, port: Port) -> None:
         """Let packets through."""
@@ -162,6 +169,10 @@ class Ports:
         """Remove a link now; a missing one is fine."""
         with Netlink.open() as own:
             exists_after(own, links.delete_link(name))
+
+
+def _options(port: Port) -> Request:
+    return links.set_port(port.name, hairpin=port.hairpin, isolated=port.isolated, locked=port.locked)
 
 
 def _remove_group(group: int) -> None:

@@ -33,7 +33,6 @@ class BridgePlugin(Plugin):
 
     type = "bridge"
     needs_pod = True
-    unsupported = ("macspoofchk",)
 
     def add(self, call: Call, site: Site) -> Result:
         """Connect the pod; raises CniError or OSError, and takes back then what it has done for the pod."""
@@ -160,6 +159,7 @@ def _port(call: Call, conf: BridgeConf, bridge: Bridge, result: Result) -> Port:
         mtu=conf.spec.mtu,
         hairpin=conf.hairpin,
         isolated=conf.isolated,
+        locked=conf.locked,
         vlans=conf.vlans,
         netns=call.netns,
         pod_name=call.ifname,

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import functools
+import socket
 from typing import Any, Final
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from cni.rtnl.encoding import INDEX_MARK, NEW, Template, encode, nested, u32
+from cni.rtnl.encoding import INDEX_MARK, NEW, NLM_F_CREATE, NLM_F_REPLACE, Template, encode, nested, u32
 from cni.rtnl.socket import Request, find_attribute
 
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
 RTM_GETLINK: Final = 18
 RTM_SETLINK: Final = 19
+RTM_NEWNEIGH: Final = 28
+NUD_NOARP: Final = 0x40
+NTF_MASTER: Final = 0x04
+NTF_STICKY: Final = 0x40
 IFF_UP: Final = 0x1
 IFF_PROMISC: Final = 0x100
 IN6_ADDR_GEN_MODE_NONE: Final = 1
@@ -69,18 +75,29 @@ def _pair_template(master: int, mtu: int, pod_name: str) -> Template:
     return Template(data, name=_NAME_MARK, mac=_MAC_MARK, pod_mac=_PEER_MAC_MARK, fd=u32(_FD_MARK))
 
 
-def set_port(name: str, *, hairpin: bool, isolated: bool) -> Request:
-    """Options of a port of a bridge; and no IPv6 address of its own, which must be said before it comes up."""
-    return Request(f"set options of {name}", _port_template(hairpin, isolated).fill(name=name.encode()))
+def set_port(name: str, *, hairpin: bool, isolated: bool, locked: bool) -> Request:
+    """Options of a port of a bridge; and no IPv6 address of its own, which must be said before it comes up.
+
+    `locked`: what comes from other MAC addresses than allow_address() has named is dropped (since Linux 5.18).
+    """
+    return Request(f"set options of {name}", _port_template(hairpin, isolated, locked).fill(name=name.encode()))
 
 
-@functools.lru_cache(maxsize=4)
-def _port_template(hairpin: bool, isolated: bool) -> Template:
-    options = [("IFLA_BRPORT_MODE", int(hairpin)), *([("IFLA_BRPORT_ISOLATED", 1)] if isolated else [])]
+@functools.lru_cache(maxsize=8)
+def _port_template(hairpin: bool, isolated: bool, locked: bool) -> Template:
+    flags = [("IFLA_BRPORT_ISOLATED", isolated), ("IFLA_BRPORT_LOCKED", locked)]
+    options = [("IFLA_BRPORT_MODE", int(hairpin)), *((flag, 1) for flag, wanted in flags if wanted)]
     port = nested(("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", nested(*options)))
     quiet = nested(("AF_INET6", nested(("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE))))
     attributes = [("IFLA_IFNAME", _NAME_MARK.decode()), ("IFLA_AF_SPEC", quiet), ("IFLA_LINKINFO", port)]
     return Template(_link(RTM_NEWLINK, 0, attributes), name=_NAME_MARK)
+
+
+def allow_address(index: int, name: str, mac: str) -> Request:
+    """A MAC address that is at this port of a bridge, in all of its VLANs, and at no other (bridge(8), "sticky")."""
+    fields = {"family": socket.AF_BRIDGE, "ifindex": index, "state": NUD_NOARP, "flags": NTF_MASTER | NTF_STICKY}
+    data = encode(ndmsg(), RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, [("NDA_LLADDR", mac)], **fields)
+    return Request(f"let {mac} in at {name}", data)
 
 
 def port_up(name: str) -> Request:

@@ -23,7 +23,7 @@ ENODEV: Final = 19
 class Link:
     """An interface: `master` is the index of its bridge, `peer` that of the other end of a veth; 0 for none.
 
-    `filters_vlans` is said of bridges, `isolated` of their ports.
+    `filters_vlans` is said of bridges, `isolated` and `locked` of their ports.
     """
 
     index: int
@@ -36,6 +36,7 @@ class Link:
     peer: int
     filters_vlans: bool = False
     isolated: bool = False
+    locked: bool = False
 
     @property
     def is_up(self) -> bool:
@@ -64,6 +65,7 @@ def find_link(netlink: Netlink, name: str) -> Link | None:
         answer.get_attr("IFLA_LINK") or 0,
         bool(_attribute(own, "IFLA_BR_VLAN_FILTERING")),
         bool(_attribute(as_port, "IFLA_BRPORT_ISOLATED")),
+        bool(_attribute(as_port, "IFLA_BRPORT_LOCKED")),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,46 @@ async def test_a_kernel_that_cannot_says_which_option_it_lacks(node: Node) -> No
         pytest.skip("this kernel filters VLANs")
     with pytest.raises(CniError, match=r"vlan: switch VLAN filtering of br0 on: .*CONFIG_BRIDGE_VLAN_FILTERING"):
         await attached(node, link_layer(node, vlan=7))
+
+
+#: An EtherType for experiments (IEEE 802, local experimental 1).
+EXPERIMENT = 0x88B5
+
+
+def heard(pod: Netns, *macs: str) -> str:
+    """The MAC address that is first seen on the bridge when the pod sends to everybody as each of these."""
+
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
+            mouth.bind(("eth0", 0))
+            for mac in macs:
+                mouth.send(
+                    b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) + EXPERIMENT.to_bytes(2, "big") + bytes(46)
+                )
+
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as ear:
+        ear.bind(("br0", EXPERIMENT))
+        ear.settimeout(5)
+        pod.do(send)
+        return ear.recv(64)[6:12].hex(":")
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["", "and the bridge was made again"])
+async def test_a_pod_sends_from_its_own_mac_address_only(node: Node, removed: bool) -> None:
+    cni = network(node, macspoofchk=True)
+    pod, attachment, result = await attached(node, cni)
+    neighbour, _, _ = await attached(node, cni)
+    if removed:
+        output("ip", "link", "del", "br0")
+        await attached(node, cni)
+    await cni.check(attachment)
+    own, nobodys = result.interfaces[2].mac, "0a:58:0a:c9:00:63"
+    theirs = neighbour.run("cat", "/sys/class/net/eth0/address").strip()
+    assert heard(pod, nobodys, theirs, own) == own
+    with listen("10.201.0.1", 81) as server:
+        assert pod.do(lambda: reaches("10.201.0.1", 81, server)) == "10.201.0.2"
+        assert neighbour.do(lambda: reaches("10.201.0.1", 81, server)) == "10.201.0.3"
+    output("ip", "link", "set", result.interfaces[1].name, "type", "bridge_slave", "locked", "off")
+    with pytest.raises(CniError, match="lets packets of every MAC address in"):
+        await cni.check(attachment)
+    assert heard(pod, nobodys, own) == nobodys
