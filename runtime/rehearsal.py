@@ -151,10 +151,10 @@ def _nothing_done() -> Iterator[None]:
         yield
 
 
-def _builder(ours: Channel, theirs: Channel) -> int:
+def _builder(ours: Channel, theirs: Channel) -> tuple[int, int]:
     theirs.send_payload(encode({"re": 0}), [os.dup(ours.fileno()), os.dup(ours.fileno())])
     os.dup(theirs.fileno())  # where what it is told goes
-    return os.getpid()
+    return os.getpid(), os.pidfd_open(os.getpid())
 
 
 def _settled_in(id: str, state_dir: str) -> None:

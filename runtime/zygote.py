@@ -24,7 +24,7 @@ from runtime.linux.channel import Channel
 from runtime.linux.messages import Message
 from runtime.linux.namespaces import in_chroot
 from runtime.linux.overlay import appends_layers
-from runtime.linux.syscalls import close_range, signalfd
+from runtime.linux.syscalls import clone3, close_range, signalfd
 from runtime.rehearsal import rehearse
 from runtime.scouts import send_scouts
 from runtime.shim.main import Shim
@@ -98,12 +98,13 @@ def _fork(zygote: Channel, shim: Shim, message: Message) -> None:
     """
     connection = Channel.adopt(message.fds[0])
     try:
-        pid = os.fork()
+        pid, pidfd = clone3(0)  # os.fork() prepares for threads, and what that writes each shim has copies of
         if not pid:
             zygote.close()
             if message.doc["op"] == "try":
                 run_trial(message.doc["directory"], connection)
             shim.live(connection)
+        os.close(pidfd)
     except OSError as error:
         with contextlib.suppress(OSError):
             connection.send({"re": 0, "error": to_doc(error)})

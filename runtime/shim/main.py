@@ -76,11 +76,10 @@ class Shim:
         self.loop.open()
         self.loop.watch(self._signals, self._reap)
         ours, theirs = Channel.pair()
-        pid = fork_builder(ours, theirs)
+        pid, pidfd = fork_builder(ours, theirs)
         theirs.close()
         self.expect(pid, self._builder_ended)
-        builder = Fd(os.pidfd_open(pid))
-        self.loop.watch(crid.fileno(), functools.partial(self._told, ours, builder))
+        self.loop.watch(crid.fileno(), functools.partial(self._told, ours, Fd(pidfd)))
 
     def _told(self, channel: Channel, builder: Fd) -> None:
         """What the pod is; the builder makes its sandbox, and its answer goes to crid."""
@@ -210,13 +209,13 @@ class Shim:
                 os.close(fd)
 
 
-def fork_builder(ours: Channel, theirs: Channel) -> int:
-    """The pid of a process that makes the sandbox which `ours` tells it of. Raises OSError."""
-    pid = os.fork()
+def fork_builder(ours: Channel, theirs: Channel) -> tuple[int, int]:
+    """A process that makes the sandbox which `ours` tells it of: its pid and a pidfd. Raises OSError."""
+    pid, pidfd = syscalls.clone3(0)
     if not pid:
         ours.close()
         run_builder(theirs)
-    return pid
+    return pid, pidfd
 
 
 def _become_shim() -> None:
