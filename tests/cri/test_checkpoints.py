@@ -291,6 +291,7 @@ async def test_a_pod_and_back(crid: Crid, busybox: str) -> None:
         await crid.cri.CheckpointPod(**request)
     config = crid.pod_config("second", linux=OWN_PIDS)
     configs = [{"metadata": {"name": name}, "log_path": f"{name}.log"} for name in ("one", "two")]
+    configs[0]["image"] = {"image": busybox}
     with pytest.raises(CriError, match="each container once, and no others"):
         await crid.cri.RestorePod(checkpoint_path=str(directory), config=config, container_configs=configs[:1])
     answer = await crid.cri.RestorePod(checkpoint_path=str(directory), config=config, container_configs=configs)
@@ -302,6 +303,32 @@ async def test_a_pod_and_back(crid: Crid, busybox: str) -> None:
     other = (answer.pod_sandbox_id, config)
     for name in restored:
         await counted(crid, other, seen, name)
+    nothing_is_left(crid)
+
+
+async def test_an_archive_does_not_choose_the_image(crid: Crid, busybox: str, registry: Registry) -> None:
+    private = push_image(registry, "private:1", [busybox_rootfs()], {"Cmd": ["secret"]}).ref
+    await crid.cri.PullImage(image={"image": private})
+    pod = await crid.run_pod(linux=OWN_PIDS)
+    id = await crid.run(pod, private, ["sh", "-c", COUNT], name="one")
+    directory = crid.base / "of-another-image"
+    directory.mkdir()
+    await crid.cri.CheckpointPod(pod_sandbox_id=pod[0], output_path=str(directory), container_ids=[id])
+    before = {each.id for each in (await crid.cri.ListPodSandbox()).items}
+    for image, code, words in (
+        (
+            busybox,
+            "INVALID_ARGUMENT",
+            f"the checkpoint of container one is of image .*, but its configuration names {busybox}",
+        ),
+        ("never.example/pulled:1", "NOT_FOUND", "is not on this node; pull it first"),
+    ):
+        configs = [{"metadata": {"name": "one"}, "image": {"image": image}}]
+        config = crid.pod_config(linux=OWN_PIDS)
+        with pytest.raises(CriError, match=words) as caught:
+            await crid.cri.RestorePod(checkpoint_path=str(directory), config=config, container_configs=configs)
+        assert caught.value.code == code
+    assert {each.id for each in (await crid.cri.ListPodSandbox()).items} == before
     nothing_is_left(crid)
 
 

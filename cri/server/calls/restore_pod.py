@@ -1,7 +1,8 @@
 """RestorePod: a new pod with containers CREATED from a pod's checkpoint; StartContainer lets them go on (KEP-5823).
 
 The configurations decide what the pod and its containers are; the checkpoint brings processes and changed files, and
-must be of exactly these containers. All of them, or nothing, is left.
+must be of exactly these containers and, where they name one, of their image: else the author of an archive would choose
+which private image of the node his processes can read. All containers, or nothing, is left.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any
 
 from cri.proto import api_pb2 as api
 from cri.server.calls.checkpoint_pod import POD, VERSION, refuse_options
-from cri.server.calls.create_container import create_container
+from cri.server.calls.create_container import create_container, image_of
 from cri.server.calls.remove_pod_sandbox import remove_pod_sandbox
 from cri.server.calls.run_pod_sandbox import run_pod_sandbox
+from cri.server.checkpoint.origin import is_checkpoint
 from cri.server.daemon import Daemon
 from cri.server.errors import InvalidRequest, NotFound, words_of
+from cri.server.pods import Container
 from runtime.linux.failpoints import failpoint
 from runtime.linux.files import read_limited
 
@@ -38,6 +41,7 @@ async def restore_pod(daemon: Daemon, request: api.RestorePodRequest) -> api.Res
             f"container_configs names {sorted(configs)}, but the checkpoint is of {sorted(archives)}: "
             "each container once, and no others"
         )
+    asked = {name: _image_id(daemon, config) for name, config in configs.items()}
     await daemon.criu.program()
     run = api.RunPodSandboxRequest(config=request.config, runtime_handler=request.runtime_handler)
     id = (await run_pod_sandbox(daemon, run)).pod_sandbox_id
@@ -48,6 +52,7 @@ async def restore_pod(daemon: Daemon, request: api.RestorePodRequest) -> api.Res
             create = api.CreateContainerRequest(pod_sandbox_id=id, config=config, sandbox_config=request.config)
             create.config.image.image = str(directory / archives[name])
             created = await create_container(daemon, create)
+            _check_image(daemon.store.containers.get(created.container_id), asked[name], config)
             response.restored_containers.add(name=name, container_id=created.container_id)
         failpoint("crid.restore_pod.after_containers")
     except BaseException as error:
@@ -55,6 +60,19 @@ async def restore_pod(daemon: Daemon, request: api.RestorePodRequest) -> api.Res
         await asyncio.shield(_take_back(daemon, id, error))
         raise
     return response
+
+
+def _image_id(daemon: Daemon, config: api.ContainerConfig) -> str:
+    """Of the image that a configuration names, "" for none."""
+    return image_of(daemon, config).id if config.image.image and not is_checkpoint(config) else ""
+
+
+def _check_image(container: Container, asked: str, config: api.ContainerConfig) -> None:
+    if asked and container.image_id != asked:
+        raise InvalidRequest(
+            f"the checkpoint of container {config.metadata.name} is of image {container.image_ref}, "
+            f"but its configuration names {config.image.image[:200]}"
+        )
 
 
 async def _take_back(daemon: Daemon, id: str, reason: BaseException) -> None:

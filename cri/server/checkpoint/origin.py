@@ -2,7 +2,8 @@
 
 Of the archive count CRIU's images and the changed files; the image below is looked up among those that are here, by
 the name in config.dump, and never pulled or tagged (CVE-2026-50195). Mounts, devices, labels and annotations are the
-request's (CVE-2024-8676, CVE-2026-53492).
+request's (CVE-2024-8676, CVE-2026-53492). Whoever may call may run every image of the node, with or without credentials
+for its registry: who may use a private image is for a kubelet to know (KEP-2535), which names no archive by its path.
 """
 
 from __future__ import annotations
