@@ -13,7 +13,6 @@ CRIU mounts nothing that was not staged here: every mount of the container is on
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from runtime import rootfs
 from runtime.linux import mountapi, mounts, syscalls
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
+from runtime.linux.messages import parse
 from runtime.linux.mountoptions import MountOptions
 from runtime.linux.syscalls import close_range, execve, string_array
 from runtime.processplan import ProcessPlan
@@ -71,7 +71,7 @@ def run_dump(program: str, socket: int, status: Status) -> None:
 
 def run_restore(plan: RestorePlan, status: Status) -> None:
     """The same in the container's cgroup and a mount namespace in which its mounts are staged."""
-    document = json.loads(plan.document)
+    document = parse(plan.document)
     program = _opened(document["criu"])
     namespace = _pid_namespace(plan.init) if plan.init >= 0 else -1
     os.setsid()

@@ -7,7 +7,6 @@ which can not come to mean another one.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +17,7 @@ from runtime.linux import seccomp, syscalls
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.lsm import label_next_program
+from runtime.linux.messages import parse
 from runtime.linux.pages import Pages
 from runtime.process import become
 from runtime.processplan import ProcessPlan
@@ -49,7 +49,7 @@ class ExecPlan:
 def run_exec(plan: ExecPlan, status: Status) -> None:
     """The body of the process: namespaces, streams, then as any process of a container."""
     WRITTEN.copy()
-    process = ProcessPlan._make(json.loads(plan.document))
+    process = ProcessPlan._make(parse(plan.document))
     program = seccomp.load(process.seccomp) if process.seccomp else b""
     if plan.late:
         prepare_arrival(plan.container)

@@ -26,6 +26,7 @@ from runtime.linux import seccomp, syscalls
 from runtime.linux.channel import Channel
 from runtime.linux.failpoints import failpoint
 from runtime.linux.lsm import label_next_program
+from runtime.linux.messages import parse
 from runtime.linux.paths import open_procfs
 from runtime.process import become
 from runtime.processplan import ProcessPlan
@@ -34,12 +35,12 @@ from runtime.status import FAILED, TERMINAL, Status
 
 def before_birth(plan: InitPlan) -> None:
     """What the heir inherits from the one that bears it, because its own power does not suffice."""
-    join(plan.cgroup, ProcessPlan._make(json.loads(plan.document)["process"]))
+    join(plan.cgroup, ProcessPlan._make(parse(plan.document)["process"]))
 
 
 def run_builder(plan: InitPlan, heir: Status) -> None:
     """The body of the builder; `heir` is its channel to the heir."""
-    document = json.loads(plan.document)
+    document = parse(plan.document)
     process = ProcessPlan._make(document["process"])
     join(plan.cgroup, process)
     proc = open_procfs()  # the node's: what is mounted on the container's /proc may be anything
@@ -52,7 +53,7 @@ def run_builder(plan: InitPlan, heir: Status) -> None:
 
 def run_heir(plan: InitPlan, builder: Channel, status: Status) -> None:
     """The body of the heir."""
-    process = ProcessPlan._make(json.loads(plan.document)["process"])
+    process = ProcessPlan._make(parse(plan.document)["process"])
     program = seccomp.load(process.seccomp) if process.seccomp else b""
     os.setsid()
     label_next_program(process.apparmor, process.selinux)  # while the node's procfs is still there

@@ -13,7 +13,6 @@ What goes wrong travels to crid as the same exception (runtime.status, runtime.e
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from runtime.linux.caps import CAP_SYS_RESOURCE, effective_mask
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.lsm import label_next_program
+from runtime.linux.messages import parse
 from runtime.linux.pages import Pages
 from runtime.linux.paths import open_procfs, read_proc, write_proc
 from runtime.linux.scheduling import apply_scheduling
@@ -57,7 +57,7 @@ class InitPlan:
 def run_init(plan: InitPlan, status: Status) -> None:
     """The body of a container's first process."""
     WRITTEN.copy()
-    document = json.loads(plan.document)
+    document = parse(plan.document)
     process = ProcessPlan._make(document["process"])
     program = seccomp.load(process.seccomp) if process.seccomp else b""
     os.setsid()

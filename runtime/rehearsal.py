@@ -25,7 +25,7 @@ from runtime.gathering import classes_of, fill_gaps, gather
 from runtime.linux import caps, failpoints, mountapi, mountoptions, mounts, overlay, paths, syscalls
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.channel import Channel
-from runtime.linux.messages import encode
+from runtime.linux.messages import encode, parse
 from runtime.processplan import ProcessPlan
 from runtime.shim import birth, main
 from runtime.shim.main import Shim
@@ -193,7 +193,7 @@ def _play() -> None:
 
 def _plan(document: bytes, cgroup: Cgroup) -> None:
     """The part of a container's first process that changes nothing."""
-    doc = json.loads(document)
+    doc = parse(document)
     ProcessPlan._make(doc["process"])
     rootfs.plan(doc["tree"], cgroup)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from runtime.linux.syscalls import default_action
+from runtime.linux.syscalls import default_action, unblock_signals
 
 # SIGCANCEL and SIGSETXID: a parent that is no glibc program can have them ignored, and execve keeps that.
 _GLIBCS_OWN: Final = (32, 33)
 # Ignored by Python itself, or by us.
-_IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+_IGNORED: Final = (int(signal.SIGPIPE), int(signal.SIGXFSZ))
 
 
 def start_from_defaults() -> None:
@@ -28,7 +28,10 @@ def start_from_defaults() -> None:
 
 
 def reset_signals() -> None:
-    """In a child about to execve: defaults for what our processes ignore, and an empty mask."""
-    for signum in _IGNORED:
-        signal.signal(signum, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    """In a child about to execve: defaults for what our processes ignore, and an empty mask.
+
+    Python's own functions answer with enums of what was before, which is more work than all the rest here.
+    """
+    for number in _IGNORED:
+        default_action(number)
+    unblock_signals()

@@ -23,6 +23,7 @@ from runtime.errors import StartError
 from runtime.external.bundle import CGROUPS, hierarchies
 from runtime.linux import mountapi, mounts, syscalls
 from runtime.linux.cgroups import Layout
+from runtime.linux.messages import parse
 from runtime.linux.overlay import OverlayRootfs, attached_overlay
 from runtime.mounting import OpenSource
 from runtime.signals import reset_signals
@@ -59,7 +60,7 @@ def run_tool(plan: RunPlan, status: Status) -> None:
     if plan.view >= 0:
         syscalls.setns(plan.view, syscalls.CLONE_NEWNS)
     else:
-        _make_view(json.loads(plan.document), plan)
+        _make_view(parse(plan.document), plan)
         status.terminal(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
     os.chdir(plan.bundle)
     if plan.file:

@@ -59,14 +59,22 @@ def encode(doc: dict[str, Any], blob: bytes = b"") -> bytes:
 
 def decode(head: bytes) -> dict[str, Any]:
     """The inverse of encode(), without blob; raises ProtocolError for what is not a versioned JSON object."""
-    try:
-        text = head.decode()
-        doc, end = _scan(text, 0)
-    except (ValueError, RecursionError, StopIteration) as error:  # StopIteration: nothing where a value should be
-        raise ProtocolError(f"not JSON: {error}") from error
-    if end != len(text) or not isinstance(doc, dict) or not isinstance(doc.get("v"), int):
+    doc = parse(head)
+    if not isinstance(doc, dict) or not isinstance(doc.get("v"), int):
         raise ProtocolError("not an object with a version")
     return doc
+
+
+def parse(blob: bytes) -> Any:
+    """What is in a blob of JSON, without space around it; raises ProtocolError."""
+    try:
+        text = blob.decode()
+        value, end = _scan(text, 0)
+    except (ValueError, RecursionError, StopIteration) as error:  # StopIteration: nothing where a value should be
+        raise ProtocolError(f"not JSON: {error}") from error
+    if end != len(text):
+        raise ProtocolError("more than one value")
+    return value
 
 
 def sealed(payload: bytes) -> int:

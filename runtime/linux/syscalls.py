@@ -117,13 +117,15 @@ _clone3 = numbered("clone3", c_char_p, c_size_t)
 _close_range = numbered("close_range", c_uint, c_uint, c_uint)
 _openat2 = numbered("openat2", c_int, c_char_p, c_void_p, c_size_t)
 _rt_sigaction = numbered("rt_sigaction", c_int, c_void_p, c_void_p, c_size_t)
+_rt_sigprocmask = numbered("rt_sigprocmask", c_int, c_void_p, c_void_p, c_size_t)
 _clone = numbered("clone", c_ulong, c_void_p, c_void_p, c_void_p, c_ulong)
 # No errcheck: what a caller of madvise_self() needs to know is whether it went well.
 _process_madvise = ctypes.CDLL(None).syscall
 _process_madvise.argtypes, _process_madvise.restype = (c_long, c_int, c_void_p, c_size_t, c_int, c_uint), c_long
 # Older than the common numbers.
 _PR_SET_CHILD_SUBREAPER: Final = 36
-_RT_SIGACTION, _CLONE = (13, 56) if os.uname().machine == "x86_64" else (134, 220)
+_RT_SIGACTION, _RT_SIGPROCMASK, _CLONE = (13, 14, 56) if os.uname().machine == "x86_64" else (134, 135, 220)
+_SIG_SETMASK: Final = 2
 
 
 def unshare(flags: int) -> None:
@@ -145,9 +147,15 @@ def set_child_subreaper() -> None:
 
 
 def default_action(signum: int) -> None:
-    """SIG_DFL for a signal that glibc keeps to itself (32, 33) and hence Python cannot name (rt_sigaction(2))."""
+    """SIG_DFL (rt_sigaction(2)), also for a signal that glibc keeps to itself (32, 33) and hence Python cannot name."""
     nothing = (ctypes.c_uint64 * 4)()  # struct sigaction of zeros: SIG_DFL, no flags, no restorer, an empty mask
     _rt_sigaction(_RT_SIGACTION, signum, ctypes.addressof(nothing), None, 8)
+
+
+def unblock_signals() -> None:
+    """Let every signal come (rt_sigprocmask(2))."""
+    nothing = ctypes.c_uint64(0)
+    _rt_sigprocmask(_RT_SIGPROCMASK, _SIG_SETMASK, ctypes.addressof(nothing), None, 8)
 
 
 def clone3(flags: int, *, cgroup: int = -1, exit_signal: int = 17) -> tuple[int, int]:

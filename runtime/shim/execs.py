@@ -92,9 +92,9 @@ class ExecProcess:
             self._birth.settle()
         if self._pidfd is not None:
             self._pidfd.close()
-        self._remove_cgroup()
         if not self._failed:
-            self._ended(self)
+            self._ended(self)  # first, because somebody waits for it
+        self._remove_cgroup()
 
     def kill(self) -> None:
         """SIGKILL it and all that it has started; no error when they are gone."""

@@ -131,7 +131,8 @@ async def test_many_at_once(node: Node, pod: Pod) -> None:
     spec = await node.idle(pod)
     results = await asyncio.gather(*[exec_output(pod, spec, "echo", str(number)) for number in range(30)])
     assert results == [(0, f"{number}\n") for number in range(30)]
-    assert not [name for name in os.listdir(Cgroup(spec.oci["linux"]["cgroupsPath"]).v2) if name.startswith("exec-")]
+    cgroup = Cgroup(spec.oci["linux"]["cgroupsPath"]).v2
+    await eventually(lambda: not [name for name in os.listdir(cgroup) if name.startswith("exec-")])
 
 
 async def test_cancelling_the_start_ends_it(node: Node, pod: Pod) -> None:
