@@ -1,1 +1,1 @@
-"""A virtual machine with unified cgroup v2, for what a hybrid host cannot show: `python -m tests.vm`."""
+"""A machine with unified cgroup v2, AppArmor or SELinux, for what the host cannot show: `python -m tests.vm`."""

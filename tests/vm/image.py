@@ -1,7 +1,8 @@
 """The machine's two disks, made without loop devices: a root with kernels and packages, and this checkout.
 
 The root is the host's own distribution, so that the checkout's virtual environment runs there unchanged; it is built
-once and kept in .cache/vm. The checkout is copied anew for every boot, to the path that it has on the host.
+once and kept in .cache/vm. The checkout is copied anew for every boot, to the path that it has on the host, and with it
+critest, since the machine has no network to build it from.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import peers
+
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "vm"
 PACKAGES = (
     *("python3", "python3-venv", "libcap2", "libseccomp2", "libnftables1", "nftables", "iproute2", "kmod"),
     *("busybox-static", "ca-certificates", "docker-registry", "skopeo", "umoci", "containernetworking-plugins"),
     *("apache2-utils", "strace", "procps", "e2fsprogs", "curl", "git", "initramfs-tools", "udev"),
+    *("apparmor", "secilc", "runc", "gcc", "libc6-dev"),
 )
 KERNELS = {
     "debian": {"6.1": "linux-image-cloud-amd64", "6.12": "linux-image-6.12-cloud-amd64"},
@@ -37,6 +41,7 @@ SOURCES = {
         "deb http://archive.ubuntu.com/ubuntu {codename}-security main universe",
     ),
 }
+PEERS = ("critest", "ginkgo")
 ROOT_DISK_MIB = 4096
 BUILD_DEADLINE_S = 1200
 
@@ -123,9 +128,23 @@ def build_checkout(disk: Path, command: str) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, target, follow_symlinks=False)
         run("cp", "-a", ROOT / ".venv", Path(scratch) / ".venv")
+        _take_peers(Path(scratch) / ".cache/peers")
         (Path(scratch) / ".vm-command").write_text(command + "\n")
         size = int(subprocess.check_output(["du", "-sm", scratch], timeout=60).split()[0])
         make_ext4(disk, Path(scratch), "checkout", size * 3 // 2 + 512)
+
+
+def _take_peers(cache: Path) -> None:
+    """Copy the peers' programs to where tests.support.peers looks; without one, the tests that want it say so."""
+    for name in PEERS:
+        try:
+            program = peers.tool(name)
+        except peers.PeerUnavailable as reason:
+            print(f"tests.vm: {reason}", flush=True)
+            continue
+        target = cache / program.relative_to(peers.CACHE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(program, target)
 
 
 def overlay(disk: Path, base: Path) -> None:
