@@ -201,8 +201,11 @@ class Pod:
         """
         wanted = [] if spec.tty else [("stdin", stdin), ("stdout", stdout), ("stderr", stderr)]
         given = [(name, fd) for name, fd in wanted if fd >= 0]
+        record = self._record(container_id)
         request = {"container": container_id, "exec": spec.id, "tty": spec.tty, "streams": [name for name, _ in given]}
-        return await self._execs.start(request, prepare_exec(self._record(container_id), spec), [fd for _, fd in given])
+        if record.get("external"):
+            request["oom_score_adj"] = spec.oom_score_adj
+        return await self._execs.start(request, prepare_exec(record, spec), [fd for _, fd in given])
 
     async def attach(self, container_id: str) -> Attachment:
         """Fds to the container's streams from now on. A reader that is too slow is cut off, never waited for."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from runtime.errors import NotFound
 from runtime.external.containers import ExternalContainer
-from runtime.external.processes import is_ours, kill_family, parent, read_pid
+from runtime.external.processes import is_ours, kill_family, parent, read_pid, set_oom_score_adj
 from runtime.external.runs import Expect, Run, failure
 from runtime.external.terminals import ConsoleSocket
 from runtime.shim.birth import Finished, exit_code
@@ -40,17 +40,19 @@ class ExternalExec:
         document: bytes,
         streams: tuple[int, int, int],
         terminal: bool,
+        oom_score_adj: int | None,
         started: Finished,
         ended: Callable[[ExternalExec], None],
     ) -> None:
         """`document` is an OCI process, passed on unread. `started` comes first, then, if it ran, `ended`.
 
+        `oom_score_adj` it gets from us: runc gives an exec what its container was started with, crun nothing.
         Raises NotFound when the container does not run, OSError.
         """
         container = self._container
         if not container.running:
             raise NotFound(f"container {container.id} is not running")
-        self._started, self._ended = started, ended
+        self._started, self._ended, self._oom_score_adj = started, ended, oom_score_adj
         arguments = ["--detach", "--process", f"{self._name}.json", "--pid-file", f"{self._name}.pid"]
         if terminal:
             self._terminal = ConsoleSocket(container.bundle, f"{self._name}.sock")
@@ -79,6 +81,8 @@ class ExternalExec:
             if parent(pid) not in (os.getpid(), 0):  # 0: it has ended
                 raise ValueError(f"process {pid} of its pid file is none that it has made")
             self.pid = pid
+            if self._oom_score_adj is not None:
+                set_oom_score_adj(pid, self._oom_score_adj)
             master = self._terminal.take() if self._terminal else None
             if self._terminal and master is None:
                 raise ValueError("it has delivered no terminal")

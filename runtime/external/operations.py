@@ -78,8 +78,8 @@ class ExternalOperations(Operations):
         id, streams = self._exec_asked(request)
         process: Any = ExternalExec(self._external(request), id, next(self._exec_numbers), self._expect)
         started = functools.partial(self._exec_started, request, process)
-        terminal = bool(request.doc.get("tty"))
-        process.start(request.blob, streams, terminal, started, self._exec_ended)
+        terminal, score = bool(request.doc.get("tty")), request.doc.get("oom_score_adj")
+        process.start(request.blob, streams, terminal, score, started, self._exec_ended)
         self._execs[id] = process, request.connection
 
 

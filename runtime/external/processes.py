@@ -40,6 +40,16 @@ def parent(pid: int) -> int:
         return 0
 
 
+def set_oom_score_adj(pid: int, score: int) -> None:
+    """Of a child of this shim, which is there until the shim waits for it: the number is nobody else's."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended, and was waited for
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"%d" % score)
+        finally:
+            os.close(fd)
+
+
 def kill_family(pid: int, cgroup: Cgroup) -> None:
     """SIGKILL a child of this shim in a container, and all that descend from it.
 

@@ -132,6 +132,9 @@ async def test_limits_exec_update_and_stop(crid: Crid, busybox: str, runtime: st
     assert stats.cpu.usage_core_nano_seconds.value > 0 and stats.memory.working_set_bytes.value > 0
     await crid.cri.UpdateContainerResources(container_id=id, linux={"memory_limit_in_bytes": 48 * MEBIBYTE})
     assert memory_limit(cgroup) == 48 * MEBIBYTE
+    await crid.cri.UpdateContainerResources(container_id=id, linux={"oom_score_adj": 789})
+    until = "until [ $(cat /proc/$$/oom_score_adj) = 789 ]; do sleep 0.01; done"  # it runs before we have its pid
+    assert (await crid.exec(id, "sh", "-c", until, timeout=5))[0] == 0
     await crid.cri.StopContainer(api.StopContainerRequest(container_id=id, timeout=10))
     assert (await crid.status(id)).exit_code == 3
     assert crid.log_of(sandbox[1]).splitlines()[-1] == "stopped"
