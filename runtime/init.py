@@ -20,13 +20,12 @@ from typing import Any, Final
 
 from runtime import rootfs
 from runtime.linux import seccomp, syscalls
-from runtime.linux.caps import CAP_SYS_RESOURCE, effective_mask
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.lsm import label_next_program
 from runtime.linux.messages import parse
 from runtime.linux.pages import Pages
-from runtime.linux.paths import open_procfs, read_proc, write_proc
+from runtime.linux.paths import open_procfs, write_proc
 from runtime.linux.scheduling import apply_scheduling
 from runtime.process import become
 from runtime.processplan import ProcessPlan
@@ -119,17 +118,16 @@ def _open_streams(plan: InitPlan, process: ProcessPlan, tree: Tree, status: Stat
 def set_oom_score_adj(wanted: int | None) -> None:
     """Write this process's oom_score_adj through the host's procfs (proc_pid_oom_score_adj(5)).
 
-    Without CAP_SYS_RESOURCE a value below the daemon's own cannot be had; then it stays there, as with the peers'
+    A value below the lowest so far is refused without CAP_SYS_RESOURCE; then the daemon's own stays, as with the peers'
     restrict_oom_score_adj: a container that is killed a little sooner is better than none.
     """
     if wanted is None:
         return
     proc = open_procfs()
     try:
-        path = f"{os.readlink('self', dir_fd=proc)}/oom_score_adj"
-        if not effective_mask() >> CAP_SYS_RESOURCE & 1:
-            wanted = max(wanted, int(read_proc(proc, path)))
-        write_proc(proc, path, str(wanted))
+        write_proc(proc, f"{os.readlink('self', dir_fd=proc)}/oom_score_adj", str(wanted))
+    except PermissionError:
+        return
     except OSError as error:
         error.add_note(f"setting oom_score_adj to {wanted}")
         raise

@@ -22,6 +22,7 @@ import os
 from typing import Any
 
 from runtime.linux.files import read_limited, write_atomic
+from runtime.linux.messages import compose
 
 SOCKET = "shim.sock"
 SHIM = "shim.json"
@@ -39,7 +40,7 @@ FILE_LIMIT = 1024 * 1024
 
 def write_shim(state_dir: str, doc: dict[str, Any]) -> None:
     """Record the shim's own process and cgroup."""
-    write_atomic(f"{state_dir}/{SHIM}", json.dumps(doc).encode(), durable=False)
+    write_atomic(f"{state_dir}/{SHIM}", compose(doc), durable=False)
 
 
 def read_shim(state_dir: str) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def new_container(state_dir: str, container_id: str, doc: dict[str, Any]) -> boo
 
 def write_container(state_dir: str, container_id: str, doc: dict[str, Any]) -> None:
     """Record one container; the directory exists since the sandbox was made."""
-    write_atomic(f"{state_dir}/{CONTAINERS}/{container_id}.json", json.dumps(doc).encode(), durable=False)
+    write_atomic(f"{state_dir}/{CONTAINERS}/{container_id}.json", compose(doc), durable=False)
 
 
 def bundle_path(state_dir: str, container_id: str) -> str:

@@ -30,7 +30,6 @@ _ORDER: Final = (
 NAMES: Final = tuple(f"CAP_{name}" for name in _ORDER.split())
 _NUMBERS: Final = {name: number for number, name in enumerate(NAMES)}
 CAP_SYS_PTRACE: Final = _NUMBERS["CAP_SYS_PTRACE"]
-CAP_SYS_RESOURCE: Final = _NUMBERS["CAP_SYS_RESOURCE"]
 _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 _PR_CAPBSET_DROP: Final = 24
 _PR_CAP_AMBIENT: Final = 47

@@ -49,7 +49,7 @@ class Message:
 
 def encode(doc: dict[str, Any], blob: bytes = b"") -> bytes:
     """One message as bytes; raises ProtocolError when it is larger than MESSAGE_MAX."""
-    payload = "".join(_encode({"v": VERSION, **doc}, 0)).encode()
+    payload = compose({"v": VERSION, **doc})
     if blob:
         payload += b"\n" + blob
     if len(payload) > MESSAGE_MAX:
@@ -63,6 +63,11 @@ def decode(head: bytes) -> dict[str, Any]:
     if not isinstance(doc, dict) or not isinstance(doc.get("v"), int):
         raise ProtocolError("not an object with a version")
     return doc
+
+
+def compose(value: Any) -> bytes:
+    """The inverse of parse(); raises TypeError for what JSON has no word for."""
+    return "".join(_encode(value, 0)).encode()
 
 
 def parse(blob: bytes) -> Any:

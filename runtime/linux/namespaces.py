@@ -38,6 +38,7 @@ _IFREQ: Final = struct.Struct("16sH22x")
 # Sysctls that belong to a namespace, so that a pod can have its own value: namespaces(7), sysctl(5).
 _IPC_SYSCTLS: Final = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
 _NOT_TAKEN: Final = frozenset({errno.EINVAL, errno.ERANGE, errno.ENOENT, errno.EACCES, errno.EPERM})
+_SEPARATOR: Final = re.compile(r"[./]")
 _SYSCTL_NAME: Final = re.compile(r"[a-z0-9_]+([./-][A-Za-z0-9_:@-]+)+")
 
 
@@ -110,7 +111,7 @@ def sysctl_namespace(name: str) -> str:
 
 def sysctl_path(name: str) -> str:
     """The path below /proc/sys. In "net.ipv4.conf.eth0/1.forwarding" the slash is a dot of the interface's name."""
-    first = re.search(r"[./]", name)
+    first = _SEPARATOR.search(name)
     if first is None or first.group() == "/":
         return name
     return name.translate(str.maketrans("./", "/."))
