@@ -7,6 +7,9 @@ there was room when they were made, so that nearly each of them costs a shim 4 K
     fill_gaps()   what is made from now on comes from memory that nothing else is in
     gather()      what a shim will call is made anew, and lies together
     fill_gaps()   what a shim makes itself lies together too
+
+The zygote has all its memory from malloc(3) (`runtime.launcher`): what is made one after the other lies side by side.
+Python's own allocator puts each size elsewhere, and what a shim touches has many sizes.
 """
 
 from __future__ import annotations
@@ -18,32 +21,40 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
-# obmalloc.c: blocks of up to 512 bytes in steps of 16 come from aligned pools, each with a header of 48 bytes.
-_POOL: Final = 16 * 1024
-_FIRST_BLOCK: Final = 48
+# malloc.c: what it gives comes in steps of 16 bytes, of which it keeps 8 for itself.
 _STEP: Final = 16
-_SMALL: Final = 512
+_OWN: Final = 8
+_FUNCTION: Final = 176  # no function and no code is smaller; the other parts of code are, and nobody touches those
 _LARGE: Final = 16 * 1024
 _END: Final = 100 * 1024  # more than is free in one piece, less than malloc(3) would map
-_BYTES_HEADER: Final = sys.getsizeof(b"")
 
 
 def gather(used: set[CodeType]) -> None:
     """Replace the functions of our modules that have this code by equal ones, one made after the other."""
-    moved: dict[FunctionType, FunctionType] = {}
-    for owner in _owners():
-        for name, value in list(vars(owner).items()):
-            fresh = _moved(value, used, moved)
-            if fresh is not value:
-                setattr(owner, name, fresh)
+    functions = list(dict.fromkeys(function for _, _, function in _functions() if function.__code__ in used))
+    for function in functions:
+        _ = function.__code__.co_code  # made when it is asked for, and not to lie between those that follow
+    fill_gaps(_FUNCTION)
+    codes = [function.__code__.replace() for function in functions]
+    moved = dict(zip(functions, map(_copy, functions, codes), strict=True))
+    for owner, name, function in list(_functions()):
+        if function in moved:
+            setattr(owner, name, _rewrapped(vars(owner)[name], moved[function]))
 
 
-def _owners() -> Iterator[ModuleType | type]:
-    """Our modules and their classes."""
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "runtime":
-            yield module
-            yield from classes_of(module)
+def _functions() -> Iterator[tuple[ModuleType | type, str, FunctionType]]:
+    """Those of our modules and their classes: where they are, their name there, and they themselves."""
+    owners: list[ModuleType | type] = [*_modules()]
+    owners += [kind for module in _modules() for kind in classes_of(module)]
+    for owner in owners:
+        for name, value in vars(owner).items():
+            function = _function_in(value)
+            if function is not None:
+                yield owner, name, function
+
+
+def _modules() -> list[ModuleType]:
+    return [module for name, module in sys.modules.items() if name.partition(".")[0] == "runtime"]
 
 
 def classes_of(module: ModuleType) -> Iterator[type]:
@@ -51,46 +62,43 @@ def classes_of(module: ModuleType) -> Iterator[type]:
     return (kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__)
 
 
-def _moved(value: Any, used: set[CodeType], moved: dict[FunctionType, FunctionType]) -> Any:
+def _function_in(value: Any) -> FunctionType | None:
     match value:
-        case FunctionType() if value.__code__ in used:
-            return moved.get(value) or moved.setdefault(value, _copy(value))
         case classmethod() | staticmethod():
-            inner = _moved(value.__func__, used, moved)
-            return value if inner is value.__func__ else type(value)(inner)
+            value = value.__func__
         case property():
-            inner = _moved(value.fget, used, moved)
-            return value if inner is value.fget else value.getter(inner)
-    return value
+            value = value.fget
+    return value if isinstance(value, FunctionType) else None
 
 
-def _copy(function: FunctionType) -> FunctionType:
-    code, scope = function.__code__.replace(), function.__globals__
-    copy = FunctionType(code, scope, function.__name__, function.__defaults__, function.__closure__)
+def _rewrapped(value: Any, function: FunctionType) -> Any:
+    """The same kind of thing as `value`, around the function."""
+    match value:
+        case classmethod() | staticmethod():
+            return type(value)(function)
+        case property():
+            return value.getter(function)
+    return function
+
+
+def _copy(function: FunctionType, code: CodeType) -> FunctionType:
+    copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__, copy.__qualname__ = function.__kwdefaults__, function.__qualname__
     copy.__module__, copy.__doc__ = function.__module__, function.__doc__
-    copy.__annotations__ = function.__annotations__
     return copy
 
 
-def fill_gaps() -> list[bytes]:
-    """Take all memory that is free between things; what is returned must be kept."""
+def fill_gaps(smallest: int = 2 * _STEP) -> None:
+    """Take all memory that is free between things in pieces of `smallest` bytes and more.
+
+    Afterwards what is that large comes from the end of the heap, where nothing was before.
+    """
     gc.collect()  # also empties the free lists of tuples, lists, dicts and floats
-    filling: list[bytes] = []
-    for size in range(_FIRST_BLOCK, _SMALL + 1, _STEP):
-        while id(block := bytes(size - _BYTES_HEADER)) % _POOL != _FIRST_BLOCK:
-            filling.append(block)
-    _fill_heap()
-    return filling
-
-
-def _fill_heap() -> None:
-    """The same for what malloc(3) serves: until it comes from the end of the heap, where nothing was before."""
     malloc, free = ctypes.pythonapi.PyMem_RawMalloc, ctypes.pythonapi.PyMem_RawFree
     malloc.argtypes, malloc.restype, free.argtypes = [ctypes.c_size_t], ctypes.c_void_p, [ctypes.c_void_p]
     end = malloc(_END)
-    for size in range(_LARGE, 0, -_STEP):
-        while (block := malloc(size)) < end:
+    for size in range(_LARGE, smallest - 1, -_STEP):
+        while (block := malloc(size - _OWN)) < end:
             pass
         free(block)
     free(end)

@@ -31,7 +31,8 @@ END_SECONDS = 5.0
 TRIAL_SECONDS = 20.0
 RESPAWN_TRIES = 3
 RESPAWN_SECONDS = 0.02
-# Arguments of the interpreter: isolated, no site, no user's startup files; then where our two packages are.
+# Arguments of the interpreter: no site, no user's startup files, no directory of the caller's; then where our two
+# packages are.
 _BOOT = "import sys; sys.path[:0] = sys.argv[2:]; from runtime.zygote import main; main(int(sys.argv[1]))"
 
 
@@ -156,7 +157,7 @@ def _execute_interpreter(channel_fd: int) -> subprocess.Popen[bytes]:
     directory = bind(str(interpreter.parent))
     try:
         mountapi.mount_setattr(directory, set_=mountapi.MOUNT_ATTR_RDONLY)
-        arguments = ["-I", "-S", "-c", _BOOT, str(channel_fd), *_import_paths()]
+        arguments = ["-s", "-P", "-S", "-c", _BOOT, str(channel_fd), *_import_paths()]
         return subprocess.Popen(
             [str(interpreter), *arguments],
             executable=f"/proc/self/fd/{directory}/{interpreter.name}",
@@ -177,9 +178,11 @@ def _import_paths() -> Sequence[str]:
 def _environment() -> dict[str, str]:
     """Nothing of crid's environment; one malloc arena, because the zygote has one thread.
 
+    PYTHONMALLOC: what is made one after the other lies side by side, whatever its size (`runtime.gathering`).
     LD_BIND_NOW: what ld.so resolves at the first call only, each shim would resolve and write down for itself.
     """
-    own = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1", "PATH": os.defpath}
+    memory = {"MALLOC_ARENA_MAX": "1", "PYTHONMALLOC": "malloc", "LD_BIND_NOW": "1"}
+    own = {"LC_ALL": "C.UTF-8", "PATH": os.defpath} | memory
     return own | ({VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {})
 
 

@@ -21,7 +21,7 @@ from typing import Final
 import prctl
 
 from runtime import arrival, exec, init, mounting, process, protections, rootfs, streams, tree
-from runtime.gathering import classes_of, fill_gaps, gather
+from runtime.gathering import classes_of, gather
 from runtime.linux import caps, failpoints, mountapi, mountoptions, mounts, overlay, paths, syscalls
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.channel import Channel
@@ -59,19 +59,16 @@ _ONCE: Final = (
 )  # fmt: skip
 
 
-def rehearse() -> list[bytes]:
-    """Play a pod's life, from the builder's answer to a running container, often enough; leaves no fd open.
-
-    What it returns must be kept, see `runtime.gathering`.
-    """
+def rehearse() -> None:
+    """Play a pod's life, from the builder's answer to a running container, often enough; leaves no fd open."""
     first = os.dup(0)
     failpoints.arm("")  # they are for the performance
     with _stage():
         used = _used_by(_play)
-    filling = fill_gaps()
-    used |= _named_in(used)
+    named = _named_in(used)
     gather(used)
-    gather(_codes_of(_CHILDREN) - used)
+    gather(named - used)
+    gather(_codes_of(_CHILDREN) - used - named)
     sys._clear_type_cache()  # a full cache would forget, in every shim anew, what importing has left in it
     document = json.dumps({"process": process_of("/bin"), "tree": tree_in("/proc")}).encode()
     cgroup = Cgroup("/self", Layout(dict.fromkeys(("cpu", "memory"), "/proc"), "/proc", frozenset()))
@@ -88,7 +85,6 @@ def rehearse() -> list[bytes]:
     gc.collect()  # what still owns an fd must not close the number later, when it is another's
     syscalls.close_range(first)
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
-    return filling
 
 
 def _used_by(play: Callable[[], None]) -> set[CodeType]:

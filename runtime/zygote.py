@@ -50,15 +50,14 @@ def main(channel_fd: int) -> None:
         appends_layers()
     bounding_mask()
     every_mask()
-    filling = rehearse()
-    filling += fill_gaps()
+    rehearse()
+    fill_gaps()
     shim = Shim(signals)
-    filling += fill_gaps()
+    fill_gaps()
     gc.freeze()
     send_scouts()
     channel.send({"ready": True})
     _serve(channel, shim, signals)
-    del filling
 
 
 def _serve(channel: Channel, shim: Shim, signals: int) -> None:
