@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -37,18 +38,14 @@ _PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 
-class _Header(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+# capset(2): the version and a pid, 0 for the caller's; then effective, permitted and inheritable set, first those of
+# the lower 32 capabilities, then those of the higher.
+_HEADER: Final = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+_SETS: Final = struct.Struct("=6I")
+_LOWER: Final = 0xFFFFFFFF
 
-
-class _Data(ctypes.Structure):
-    """One half of capset(2)'s data: version 3 takes two of them, 32 capabilities each."""
-
-    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
-
-
-_capset = wrapper("capset", ctypes.c_void_p, ctypes.c_void_p)
-_capget = wrapper("capget", ctypes.c_void_p, ctypes.c_void_p)
+_capset = wrapper("capset", ctypes.c_char_p, ctypes.c_char_p)
+_capget = wrapper("capget", ctypes.c_char_p, ctypes.c_void_p)
 _prctl = wrapper("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
@@ -101,10 +98,10 @@ class CapabilitySets:
 
 def effective_mask() -> int:
     """The capabilities in force in this process, as bits."""
-    header = _Header(_LINUX_CAPABILITY_VERSION_3, 0)
-    data = (_Data * 2)()
-    _capget(ctypes.addressof(header), ctypes.addressof(data))
-    return int(data[0].effective) | int(data[1].effective) << 32
+    data = ctypes.create_string_buffer(_SETS.size)
+    _capget(_HEADER, ctypes.addressof(data))
+    lower, _, _, higher, _, _ = _SETS.unpack(data)
+    return int(lower) | int(higher) << 32
 
 
 @functools.cache
@@ -129,13 +126,8 @@ def set_process_capabilities(sets: CapabilitySets) -> None:
 
 
 def _set(effective: int, permitted: int, inheritable: int) -> None:
-    header = _Header(_LINUX_CAPABILITY_VERSION_3, 0)
-    halves = [
-        _Data(effective >> shift & 0xFFFFFFFF, permitted >> shift & 0xFFFFFFFF, inheritable >> shift & 0xFFFFFFFF)
-        for shift in (0, 32)
-    ]
-    data = (_Data * 2)(*halves)
-    _capset(ctypes.addressof(header), ctypes.addressof(data))
+    lower = effective & _LOWER, permitted & _LOWER, inheritable & _LOWER
+    _capset(_HEADER, _SETS.pack(*lower, effective >> 32, permitted >> 32, inheritable >> 32))
 
 
 def _members(bits: int) -> list[int]:

@@ -7,9 +7,9 @@ All names and constants are those of the man pages; all fds are close-on-exec.
 
 from __future__ import annotations
 
-import ctypes
 import os
-from ctypes import c_char_p, c_int, c_size_t, c_uint, c_void_p
+import struct
+from ctypes import c_char_p, c_int, c_size_t, c_uint
 from typing import Final
 
 from runtime.linux.syscalls import AT_EMPTY_PATH, AT_FDCWD, numbered
@@ -38,18 +38,15 @@ MOUNT_ATTR_IDMAP: Final = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW: Final = 0x200000
 
 
-class _MountAttr(ctypes.Structure):
-    """`struct mount_attr` of mount_setattr(2)."""
-
-    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
-
+# struct mount_attr of mount_setattr(2): attr_set, attr_clr, propagation, userns_fd.
+_MOUNT_ATTR: Final = struct.Struct("=4Q")
 
 _open_tree = numbered("open_tree", c_int, c_char_p, c_uint)
 _move_mount = numbered("move_mount", c_int, c_char_p, c_int, c_char_p, c_uint)
 _fsopen = numbered("fsopen", c_char_p, c_uint)
 _fsconfig = numbered("fsconfig", c_int, c_uint, c_char_p, c_char_p, c_int)
 _fsmount = numbered("fsmount", c_int, c_uint, c_uint)
-_mount_setattr = numbered("mount_setattr", c_int, c_char_p, c_uint, c_void_p, c_size_t)
+_mount_setattr = numbered("mount_setattr", c_int, c_char_p, c_uint, c_char_p, c_size_t)
 
 
 def fsopen(fstype: str) -> int:
@@ -91,8 +88,8 @@ def mount_setattr(
     mount_fd: int, *, set_: int = 0, clear: int = 0, propagation: int = 0, userns_fd: int = 0, flags: int = 0
 ) -> None:
     """Change attributes or propagation of the mount behind `mount_fd`; AT_RECURSIVE in `flags` for its whole tree."""
-    attributes = _MountAttr(attr_set=set_, attr_clr=clear, propagation=propagation, userns_fd=userns_fd)
-    _mount_setattr(442, mount_fd, b"", flags | AT_EMPTY_PATH, ctypes.addressof(attributes), ctypes.sizeof(attributes))
+    attributes = _MOUNT_ATTR.pack(set_, clear, propagation, userns_fd)
+    _mount_setattr(442, mount_fd, b"", flags | AT_EMPTY_PATH, attributes, len(attributes))
 
 
 def read_messages(fs_fd: int) -> list[str]:

@@ -91,16 +91,11 @@ _clone_pidfd: Final = c_int(-1)
 _CLONE_PIDFD_AT: Final = ctypes.addressof(_clone_pidfd)
 
 
-class _OpenHow(ctypes.Structure):
-    """`struct open_how` of openat2(2)."""
-
-    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
-
-
-class _Statfs(ctypes.Structure):
-    """The head of `struct statfs` (statfs(2)): only f_type is read."""
-
-    _fields_ = [("f_type", c_long), ("rest", ctypes.c_byte * 248)]
+# struct open_how of openat2(2): flags, mode, resolve.
+_OPEN_HOW: Final = struct.Struct("=3Q")
+# struct statfs (statfs(2)), of which only the first field is read: f_type.
+_STATFS: Final = ctypes.c_char * 256
+_F_TYPE: Final = struct.Struct("l")
 
 
 _unshare = wrapper("unshare", c_int)
@@ -115,7 +110,7 @@ _prctl = wrapper("prctl", c_int, c_ulong)
 _signalfd = wrapper("signalfd", c_int, c_void_p, c_int)
 _clone3 = numbered("clone3", c_char_p, c_size_t)
 _close_range = numbered("close_range", c_uint, c_uint, c_uint)
-_openat2 = numbered("openat2", c_int, c_char_p, c_void_p, c_size_t)
+_openat2 = numbered("openat2", c_int, c_char_p, c_char_p, c_size_t)
 _rt_sigaction = numbered("rt_sigaction", c_int, c_void_p, c_void_p, c_size_t)
 _rt_sigprocmask = numbered("rt_sigprocmask", c_int, c_void_p, c_void_p, c_size_t)
 _clone = numbered("clone", c_ulong, c_void_p, c_void_p, c_void_p, c_ulong)
@@ -213,8 +208,8 @@ def syncfs(fd: int) -> None:
 
 def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """Open `path` beneath `dirfd` with RESOLVE_* restrictions (openat2(2)); the new fd is close-on-exec."""
-    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
-    fd: int = _openat2(437, dirfd, os.fsencode(path), ctypes.addressof(how), ctypes.sizeof(how))
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
+    fd: int = _openat2(437, dirfd, os.fsencode(path), how, len(how))
     return fd
 
 
@@ -233,9 +228,9 @@ def madvise_self(ranges: int | None, count: int, advice: int) -> bool:
 
 def fstatfs_type(fd: int) -> int:
     """The magic number of the filesystem that `fd` lives on (statfs(2), f_type)."""
-    buffer = _Statfs()
+    buffer = _STATFS()
     _fstatfs(fd, ctypes.addressof(buffer))
-    return int(buffer.f_type)
+    return int(_F_TYPE.unpack_from(buffer)[0])
 
 
 def signalfd(signals: set[int], flags: int = SFD_CLOEXEC | SFD_NONBLOCK) -> int:
