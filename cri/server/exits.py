@@ -106,7 +106,7 @@ class Exits:
             for event in await self._runtime.destroy_lost(sandbox_id):
                 self.happened(event)
             strike_kernel_state(self._ledger, sandbox_id)
-        except OSError:
+        except Exception:  # whatever failed, the pod is NOTREADY, and everybody who waits for its containers is told
             log.exception("sandbox %s: not all that its shim left could be undone; stopping it tries again", sandbox_id)
         self.sandbox_lost(sandbox, "the pod's shim was lost")
 

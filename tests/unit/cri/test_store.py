@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -13,8 +15,9 @@ from cri.server.exits import Exits
 from cri.server.pods import Container, Sandbox
 from cri.server.statuses import container_status, sandbox_status
 from cri.server.store import Store, sandbox_key
-from runtime.client import Exited
-from runtime.linux.cgroups import Layout
+from runtime.client import Exited, Runtime, ShimLostEvent
+from runtime.linux.cgroups import CgroupError, Layout
+from runtime.linux.database import DatabaseError
 from runtime.linux.ledger import Ledger
 from runtime.linux.records import Records
 from runtime.spec import ContainerSpec
@@ -145,6 +148,25 @@ async def test_reasons(records: Records, ledger: Ledger, code: int, oom: bool, r
     assert (main.reason, main.exited.is_set()) == (reason, True)
 
 
+@pytest.mark.parametrize("failure", [OSError("busy"), CgroupError("not a cgroup"), DatabaseError("disk I/O error")])
+async def test_a_pod_whose_shim_is_lost_is_not_ready_whatever_cannot_be_undone(
+    records: Records, ledger: Ledger, failure: Exception
+) -> None:
+    store = Store(records)
+    exits = Exits(store, Events(), ledger)
+    runtime = create_autospec(Runtime, instance=True)
+    runtime.destroy_lost.side_effect = failure
+    exits.watch(runtime)
+    pod = sandbox(ready_at=6, pod=object())
+    store.save_sandbox(pod)
+    main = container(pod, started_at=8)
+    store.add_container(main)
+    exits.on_event(ShimLostEvent(pod.id))
+    await asyncio.wait_for(main.exited.wait(), 10)
+    assert (main.state, main.exit_code, main.reason) == (api.CONTAINER_EXITED, 255, "Unknown")
+    assert pod.state == api.SANDBOX_NOTREADY
+
+
 @pytest.mark.parametrize(("bound", "value"), [("QUEUE_LIMIT", 2), ("QUEUE_BYTES", 10)])
 async def test_a_slow_listener_is_told_that_it_lost_events(
     monkeypatch: pytest.MonkeyPatch, bound: str, value: int
@@ -156,8 +178,6 @@ async def test_a_slow_listener_is_told_that_it_lost_events(
     events, pod = Events(), sandbox(ready_at=6)
     listening = events.listen()
     first = listening.__anext__()
-    import asyncio
-
     waiting = asyncio.ensure_future(first)
     await asyncio.sleep(0)
     for _ in range(4):
