@@ -94,15 +94,13 @@ async def _adopt_patiently(daemon: Daemon, sandbox: Sandbox) -> None:
                 if sandbox.ended or sandbox.pod is not None:
                     return
                 await _adopt(daemon, sandbox)
-            if daemon.tidied.is_set():
-                await take_back_starts(daemon)
             return
         except TimeoutError as error:
             log.error("sandbox %s of pod %s: %s; tried again", sandbox.id[:13], sandbox.name, error)
-            if sandbox.pod is not None:
-                sandbox.pod.disconnect()
-                sandbox.pod = None
-            await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            if daemon.tidied.is_set():  # else tidying does it
+                await take_back_starts(daemon)
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _adopt(daemon: Daemon, sandbox: Sandbox) -> None:
@@ -115,6 +113,11 @@ async def _adopt(daemon: Daemon, sandbox: Sandbox) -> None:
             await asyncio.to_thread(_strike_ended, daemon, sandbox)
     except ShimLost as error:
         await _lost(daemon, sandbox, str(error))
+    except TimeoutError:
+        if sandbox.pod is not None:
+            sandbox.pod.disconnect()
+            sandbox.pod = None
+        raise
 
 
 async def _catch_up(daemon: Daemon, container: Container, pod: Pod) -> None:

@@ -24,7 +24,6 @@ from cri.server.daemon import Daemon, pod_of
 from cri.server.exits import KERNEL_KINDS
 from cri.server.pods import Container, Sandbox
 from cri.server.sandbox_end import remove_directory
-from runtime.client import ContainerError
 
 log = logging.getLogger("crid")
 
@@ -43,6 +42,7 @@ async def tidy(daemon: Daemon) -> None:
         await _collect_network(daemon)
     finally:
         daemon.tidied.set()
+        await take_back_starts(daemon)  # a shim that answered late may have been adopted since
     await each(_end(daemon, sandbox) for sandbox in daemon.store.sandboxes if not sandbox.ready)
     log.info("what was left is undone, in %.0f ms", (time.perf_counter() - started) * 1000)
 
@@ -72,7 +72,7 @@ async def _take_back(daemon: Daemon, holder: str) -> None:
         entries = daemon.ledger.entries(holder=holder)
         daemon.ledger.strike(*(entry for entry in entries if entry.kind in _OWN_KINDS))
         log.info("took back the half-made sandbox %s", holder[:13])
-    except (ContainerError, OSError):
+    except Exception:
         log.exception("the half-made sandbox %s could not be taken back; the next start tries again", holder)
 
 
