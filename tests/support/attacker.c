@@ -144,7 +144,7 @@ static void overwrite(void)
 				char self[64], target[256] = "";
 				snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
 				int writable = open(self, O_WRONLY);
-				readlink(path, target, sizeof target - 1);
+				readlink(self, target, sizeof target - 1);
 				if (writable >= 0)
 					printf("WRITABLE %s\n", target);
 				close(writable);
