@@ -28,6 +28,7 @@ from runtime.linux.channel import Channel
 from runtime.linux.messages import encode, parse
 from runtime.processplan import ProcessPlan
 from runtime.shim import birth, main
+from runtime.shim.loop import Loop
 from runtime.shim.main import Shim
 from runtime.specimen import process_of, tree_in
 from runtime.status import Status
@@ -55,7 +56,8 @@ _START: Final = {
 }
 # What cannot be played, because it changes the process that does it.
 _ONCE: Final = (
-    Shim.live, main._become_shim, main.settle_in, main.fork_builder, syscalls.clone3, syscalls.set_child_subreaper,
+    Shim.live, Shim._builder_ended, Loop.run, main._become_shim, main.settle_in, main._call_oneself, main.fork_builder,
+    syscalls.clone3, syscalls.set_child_subreaper,
 )  # fmt: skip
 
 
@@ -72,16 +74,16 @@ def rehearse() -> None:
     sys._clear_type_cache()  # a full cache would forget, in every shim anew, what importing has left in it
     document = json.dumps({"process": process_of("/bin"), "tree": tree_in("/proc")}).encode()
     cgroup = Cgroup("/self", Layout(dict.fromkeys(("cpu", "memory"), "/proc"), "/proc", frozenset()))
-    with _stage():
-        for _ in range(ROUNDS):
-            _play()
-            _plan(document, cgroup)
+    for _ in range(ROUNDS):
+        _plan(document, cgroup)
     with _nothing_done():
         for _ in range(ROUNDS):
-            main._become_shim()
-            main.settle_in("rehearsal", "/proc/rehearsal")
+            _become_shim()
     for function in _ONCE:
         _know_names(function.__code__.co_names)
+    with _stage():  # last: what the cache remembers of other things takes no place of what a shim looks up
+        for _ in range(ROUNDS):
+            _play()
     gc.collect()  # what still owns an fd must not close the number later, when it is another's
     syscalls.close_range(first)
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
@@ -139,11 +141,11 @@ def _nothing_done() -> Iterator[None]:
         for module, names in (
             (os, ("setsid", "chdir", "open", "write", "close", "dup2")),
             (prctl, ("set_proctitle",)),
-            (syscalls, ("set_child_subreaper",)),
+            (syscalls, ("_prctl", "_clone3")),
         ):
             for name in names:
                 scenery.callback(setattr, module, name, getattr(module, name))
-                setattr(module, name, lambda *_: 0)
+                setattr(module, name, lambda *_: 1)
         yield
 
 
@@ -163,10 +165,18 @@ def _child(flags: int, *, cgroup: int) -> tuple[int, int]:
     return 0x7FFFFFFF, os.dup(cgroup)
 
 
+def _become_shim() -> None:
+    main._become_shim()
+    main.settle_in("rehearsal", "/proc/rehearsal")
+    main.fork_builder(*Channel.pair())
+    syscalls.clone3(0, cgroup=0)
+
+
 def _know_names(names: tuple[str, ...]) -> None:
-    """Have the type cache know these attributes of modules, for functions that run but once."""
+    """Have the type cache know these attributes of modules and of a shim, for functions that run but once."""
     for name in names:
-        getattr(os, name, None)
+        for owner in (os, Shim, Loop):
+            getattr(owner, name, None)
 
 
 def _play() -> None:

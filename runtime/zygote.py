@@ -72,7 +72,7 @@ def _serve(channel: Channel, shim: Shim, signals: int) -> None:
             message = channel.recv()
             if message is None:
                 return
-            _fork(channel, shim, message)
+            _fork(shim, message)
 
 
 def _reap(signals: int) -> None:
@@ -90,7 +90,7 @@ def _take_channel(fd: int) -> Channel:
     return channel
 
 
-def _fork(zygote: Channel, shim: Shim, message: Message) -> None:
+def _fork(shim: Shim, message: Message) -> None:
     """One request: `shim` lives in a process of its own, or user namespaces are tried there.
 
     It answers on the fd sent with the request.
@@ -99,7 +99,7 @@ def _fork(zygote: Channel, shim: Shim, message: Message) -> None:
     try:
         pid, pidfd = clone3(0)  # os.fork() prepares for threads, and what that writes each shim has copies of
         if not pid:
-            zygote.close()
+            os.close(CHANNEL_FD)  # not through its object, which is the zygote's to write to
             if message.doc["op"] == "try":
                 run_trial(message.doc["directory"], connection)
             shim.live(connection)

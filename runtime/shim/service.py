@@ -81,7 +81,7 @@ class Connection:
         while self._queue and self.open:
             payload, fds = self._queue[0]
             try:
-                self._channel.send_payload(payload, [fd.fileno() for fd in fds])
+                self._channel.send_payload(payload, list(map(Fd.fileno, fds)))
             except BlockingIOError:
                 return self._watch_for_room()
             except OSError:
