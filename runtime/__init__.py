@@ -7,7 +7,8 @@ It knows nothing of images, CNI, CRI or Kubernetes. In the order of a container'
              preparation.py    what is worked out beforehand: separation.py, processplan.py, podcgroup.py, state.py
              watchers.py       containers that are paused while another one is born
              launcher.py       starts the zygote, and starts it again; spare.py has a shim forked in advance
-    zygote   zygote.py         forks shims; gathering.py, rehearsal.py keep them small; trial.py tries the kernel
+    zygote   zygote.py         forks shims; trial.py tries the kernel
+             words.py          is first and, with gathering.py and rehearsal.py, keeps shims small
              scouts.py         go ahead of a shim's children, which are quicker for it; specimen.py what they carry
     shim     shim/             one process per pod; external/ where an OCI runtime of others makes the containers
              container.py      a container as its shim holds it; logs.py, status.py what it writes and what it hears

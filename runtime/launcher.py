@@ -33,7 +33,10 @@ RESPAWN_TRIES = 3
 RESPAWN_SECONDS = 0.02
 # Arguments of the interpreter: no site, no user's startup files, no directory of the caller's; then where our two
 # packages are.
-_BOOT = "import sys; sys.path[:0] = sys.argv[2:]; from runtime.zygote import main; main(int(sys.argv[1]))"
+_BOOT = (
+    "import sys; sys.path[:0] = sys.argv[2:]; import runtime.words; "
+    "from runtime.zygote import main; main(int(sys.argv[1]))"
+)
 
 
 class ZygoteLauncher:
