@@ -48,6 +48,7 @@ __all__ = [
     "ShimLostEvent",
     "StartError",
     "Started",
+    "ZygoteLauncher",
     "explain",
 ]
 
@@ -58,11 +59,16 @@ ZYGOTE_TRIES = 3
 class Runtime:
     """Starts a zygote, and through it shims; finds the shims of earlier runs again."""
 
-    def __init__(self, state_root: Path, *, on_event: Callable[[Event], None]) -> None:
-        """`state_root` is the state directory (sandboxes live in its sandboxes/). `on_event` is called in the loop."""
+    def __init__(
+        self, state_root: Path, *, on_event: Callable[[Event], None], zygote: ZygoteLauncher | None = None
+    ) -> None:
+        """`state_root` is the state directory (sandboxes live in its sandboxes/). `on_event` is called in the loop.
+
+        `zygote` may have been begun already.
+        """
         self._root = state_root
         self._on_event = on_event
-        self._zygote = ZygoteLauncher()
+        self._zygote = zygote or ZygoteLauncher()
         self._spare = SpareShim(self._zygote)
 
     async def start(self) -> None:

@@ -40,9 +40,10 @@ _BOOT = (
 
 
 class ZygoteLauncher:
-    """Owns the zygote process; all methods belong to the event loop's thread."""
+    """Owns the zygote process; all methods belong to the event loop's thread, or to a time without one."""
 
     def __init__(self) -> None:
+        self._begun: tuple[Channel, subprocess.Popen[bytes]] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._starting = asyncio.Lock()
@@ -53,6 +54,21 @@ class ZygoteLauncher:
         """The zygote's pid while it lives."""
         return self._process.pid if self._process else None
 
+    def begin(self) -> None:
+        """Execute the one that start() will await, so that its modules are imported while its daemon's are.
+
+        Needs no event loop. Raises OSError.
+        """
+        self._begun = _executed()
+
+    def abandon(self) -> None:
+        """End one that was begun, if it was not started since."""
+        if self._begun is not None:
+            channel, process = self._begun
+            channel.close()
+            process.kill()
+            process.wait()
+
     async def start(self) -> None:
         """Start one if none lives; returns when it is ready to fork. Raises OSError, TimeoutError, ContainerError."""
         async with self._starting:
@@ -62,10 +78,8 @@ class ZygoteLauncher:
                 self._watch(self._process)
 
     def _spawn(self) -> None:
-        ours, theirs = Channel.pair()
+        (ours, process), self._begun = self._begun or _executed(), None
         try:
-            with contextlib.closing(theirs):
-                process = _execute_interpreter(theirs.fileno())
             _await_ready(ours, process)
             ours.setblocking(False)
         except BaseException:
@@ -153,6 +167,17 @@ class ZygoteLauncher:
                 await asyncio.to_thread(process.wait, END_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _executed() -> tuple[Channel, subprocess.Popen[bytes]]:
+    """A new one, which has yet to become ready, and our end of its channel."""
+    ours, theirs = Channel.pair()
+    try:
+        with contextlib.closing(theirs):
+            return ours, _execute_interpreter(theirs.fileno())
+    except BaseException:
+        ours.close()
+        raise
 
 
 def _execute_interpreter(channel_fd: int) -> subprocess.Popen[bytes]:

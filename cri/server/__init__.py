@@ -2,8 +2,8 @@
 
 In reading order:
 
-    main.py          the command; serving.py the daemon: config.py (read by settings.py), listening.py, assembly.py its
-                     parts in a daemon.py
+    main.py          the command; starting.py what it needs first: config.py (read by settings.py), listening.py
+    serving.py       the daemon: assembly.py puts its parts into a daemon.py
     service.py       every call: answers.py whose it is, errors.py how it fails, joins.py when it is there twice
     store.py         the sandboxes and containers of pods.py, as records (encoding.py) and as messages (statuses.py)
     calls/           what each call does

@@ -26,7 +26,7 @@ from cri.server.store import Store
 from cri.server.streaming import StreamingServer
 from cri.server.usage.layers import LayerUsage
 from images import ImageStore
-from runtime.client import Runtime
+from runtime.client import Runtime, ZygoteLauncher
 from runtime.linux.ledger import Ledger
 from runtime.linux.records import Records
 
@@ -34,7 +34,7 @@ OWNER = "crid"
 
 
 @contextlib.asynccontextmanager
-async def assemble(config: Config) -> AsyncIterator[Daemon]:
+async def assemble(config: Config, zygote: ZygoteLauncher | None = None) -> AsyncIterator[Daemon]:
     """A Daemon whose parts run; they are closed in reverse order, and pods go on."""
     (config.state / "sandboxes").mkdir(mode=0o700, exist_ok=True)
     async with contextlib.AsyncExitStack() as parts:
@@ -45,7 +45,7 @@ async def assemble(config: Config) -> AsyncIterator[Daemon]:
         parts.callback(records.close)
         store, events = Store(records), Events()
         exits = Exits(store, events, ledger)
-        runtime = Runtime(config.state, on_event=exits.on_event)
+        runtime = Runtime(config.state, on_event=exits.on_event, zygote=zygote)
         exits.watch(runtime)
         parts.push_async_callback(runtime.close)
         images = ImageStore(config.root, ledger, records, registries=config.registries, pinned=config.pinned)

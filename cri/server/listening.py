@@ -6,10 +6,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-
-import grpc.aio
+from typing import TYPE_CHECKING
 
 from runtime.linux.exclusive import locked, make_room
+
+if TYPE_CHECKING:
+    import grpc.aio
 
 
 @contextlib.contextmanager

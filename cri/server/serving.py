@@ -8,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-import sys
-from collections.abc import Sequence
 
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
@@ -19,14 +16,13 @@ from grpc_reflection.v1alpha import reflection
 from cri.proto.services import methods
 from cri.server.answers import ANSWERS
 from cri.server.assembly import assemble
-from cri.server.config import Config, parse_arguments
+from cri.server.config import Config
 from cri.server.daemon import Daemon
-from cri.server.listening import bind, exclusive
+from cri.server.listening import bind
 from cri.server.recovery import recover
 from cri.server.service import Service
-from cri.server.settings import ConfigError
 from cri.server.tidying import tidy
-from runtime.linux.journal import log_to_stderr
+from runtime.client import ZygoteLauncher
 from runtime.linux.notify import notify
 
 log = logging.getLogger("crid")
@@ -43,26 +39,12 @@ _OPTIONS = [
 ]
 
 
-def serve(words: Sequence[str]) -> int:
-    """Run the daemon with these arguments; the exit code."""
-    log_to_stderr()
-    try:
-        config = parse_arguments(words)
-        if os.geteuid() != 0:
-            raise ConfigError("crid makes namespaces, mounts and cgroups: run it as root")
-        with exclusive(config.root), exclusive(config.state):
-            asyncio.run(_run(config))
-    except (ConfigError, OSError) as error:
-        print(f"crid: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-async def _run(config: Config) -> None:
+async def serve(config: Config, zygote: ZygoteLauncher) -> None:
+    """Run the daemon until a signal stops it. Raises OSError, ConfigError for what it cannot start without."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with assemble(config) as daemon:
+    async with assemble(config, zygote) as daemon:
         await recover(daemon)
         await daemon.nri.open()
         server = grpc.aio.server(options=_OPTIONS)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from cri.server import main, reset, serving
+from cri.server import main, reset, serving, starting
+from cri.server.config import Config
+from runtime.client import ZygoteLauncher
 
 
 def test_a_daemon_that_starts_waits_for_no_module_that_it_may_never_use() -> None:
@@ -20,8 +24,8 @@ def test_a_daemon_that_starts_waits_for_no_module_that_it_may_never_use() -> Non
 @pytest.mark.parametrize(
     ("words", "module", "function", "rest"),
     [
-        pytest.param([], serving, "serve", [], id="no-words"),
-        pytest.param(["--root", "reset"], serving, "serve", ["--root", "reset"], id="options"),
+        pytest.param([], starting, "start", [], id="no-words"),
+        pytest.param(["--root", "reset"], starting, "start", ["--root", "reset"], id="options"),
         pytest.param(["reset", "--purge"], reset, "main", ["--purge"], id="verb"),
     ],
 )
@@ -31,10 +35,26 @@ def test_the_first_word_chooses(
     asked: list[list[str]] = []
 
     def run(given: list[str]) -> int:
-        assert gc.isenabled()
         asked.append(given)
         return 7
 
     monkeypatch.setattr(module, function, run)
-    assert main.main(words) == 7
+    try:
+        assert main.main(words) == 7
+    finally:
+        gc.enable()
     assert asked == [rest]
+
+
+def test_a_daemon_collects_garbage_once_it_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    async def serve(config: Config, zygote: object) -> None:
+        assert config.root == tmp_path / "root"
+        begun.append("garbage is collected" if gc.isenabled() else "garbage is kept")
+
+    monkeypatch.setattr(serving, "serve", serve)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(ZygoteLauncher, "begin", lambda self: begun.append("zygote"))
+    assert main.main(["--root", str(tmp_path / "root"), "--state", str(tmp_path / "state")]) == 0
+    assert begun == ["zygote", "garbage is collected"]

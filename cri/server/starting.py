@@ -1,0 +1,46 @@
+"""The start of the daemon, as far as it can be refused: its configuration, its rights, the directories that it holds.
+
+Then the zygote is begun, which has its own modules to import, and ours are imported meanwhile: they take about as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+from collections.abc import Sequence
+
+from cri.server.config import Config, parse_arguments
+from cri.server.listening import exclusive
+from cri.server.settings import ConfigError
+from runtime.client import ZygoteLauncher
+from runtime.linux.journal import log_to_stderr
+
+
+def start(words: Sequence[str]) -> int:
+    """Run the daemon with these arguments; the exit code."""
+    log_to_stderr()
+    try:
+        config = parse_arguments(words)
+        if os.geteuid() != 0:
+            raise ConfigError("crid makes namespaces, mounts and cgroups: run it as root")
+        with exclusive(config.root), exclusive(config.state):
+            _start(config)
+    except (ConfigError, OSError) as error:
+        print(f"crid: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _start(config: Config) -> None:
+    zygote = ZygoteLauncher()
+    zygote.begin()
+    try:
+        from cri.server.serving import serve
+
+        gc.freeze()
+        gc.enable()  # main.py has seen to it that none was looked for until now
+        asyncio.run(serve(config, zygote))
+    finally:
+        zygote.abandon()
