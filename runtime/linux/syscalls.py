@@ -66,8 +66,8 @@ def _check(result: int, function: Any, arguments: tuple[Any, ...]) -> int:
 
 
 def _show(argument: Any, kind: Any) -> str:
-    if kind is c_void_p and argument:
-        return "..."  # the address tells nobody anything
+    if (kind is c_void_p and argument) or (isinstance(argument, bytes) and b"\0" in argument):
+        return "..."  # an address or a structure tells nobody anything, and NUL ends what gRPC shows of a message
     return os.fsdecode(argument) if isinstance(argument, bytes) else str(argument)
 
 
