@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cni.network import Cni
+from cri.proto import api_pb2 as api
 from cri.server.cdi.registry import Registry
 from cri.server.checkpoint.criu import Criu
 from cri.server.config import Config
@@ -60,6 +61,7 @@ class Daemon:
     accounts: AccountCache = field(default_factory=AccountCache)
     sandboxes_under_way: Joins[str] = field(default_factory=lambda: Joins("pod sandbox"))
     containers_under_way: Joins[str] = field(default_factory=lambda: Joins("container"))
+    restores_under_way: Joins[api.RestorePodResponse] = field(default_factory=lambda: Joins("pod sandbox"))
     #: How far the pulls under way are, by the name that was asked for; the CRI shows it in Status, verbose.
     pulls: dict[str, Progress] = field(default_factory=dict)
     #: Snapshots that no container had when crid started.

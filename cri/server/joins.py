@@ -29,6 +29,9 @@ class Joins(Generic[T]):
         self._noun = noun
         self._under_way: dict[Hashable, _UnderWay[T]] = {}
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._under_way
+
     async def run(self, key: Hashable, asked: bytes, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The outcome of the operation under way for `key`, or of `make()`; `asked` is what the request says.
 

@@ -294,7 +294,12 @@ async def test_a_pod_and_back(crid: Crid, busybox: str) -> None:
     configs[0]["image"] = {"image": busybox}
     with pytest.raises(CriError, match="each container once, and no others"):
         await crid.cri.RestorePod(checkpoint_path=str(directory), config=config, container_configs=configs[:1])
-    answer = await crid.cri.RestorePod(checkpoint_path=str(directory), config=config, container_configs=configs)
+    restore = {"checkpoint_path": str(directory), "config": config, "container_configs": configs}
+    answer, joined = await asyncio.gather(crid.cri.RestorePod(**restore), crid.cri.RestorePod(**restore))
+    assert joined == answer
+    with pytest.raises(CriError, match="exists; a checkpoint is restored into a new one") as caught:
+        await crid.cri.RestorePod(**restore)
+    assert caught.value.code == "ALREADY_EXISTS"
     restored = {each.name: each.container_id for each in answer.restored_containers}
     assert sorted(restored) == ["one", "two"]
     for id in restored.values():
@@ -341,6 +346,8 @@ async def test_a_pod_that_cannot_be_restored_leaves_nothing(crid: Crid, busybox:
     (directory / "one.tar").write_bytes(b"no tar at all" * 100)
     configs = [{"metadata": {"name": "one"}}]
     before = {each.id for each in (await crid.cri.ListPodSandbox()).items}
+    with pytest.raises(CriError, match="exists; a checkpoint is restored into a new one"):
+        await crid.cri.RestorePod(checkpoint_path=str(directory), config=pod[1], container_configs=configs)
     with pytest.raises(CriError, match="no tar archive"):
         await crid.cri.RestorePod(
             checkpoint_path=str(directory), config=crid.pod_config(linux=OWN_PIDS), container_configs=configs

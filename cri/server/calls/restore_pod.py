@@ -2,7 +2,8 @@
 
 The configurations decide what the pod and its containers are; the checkpoint brings processes and changed files, and
 must be of exactly these containers and, where they name one, of their image: else the author of an archive would choose
-which private image of the node his processes can read. All containers, or nothing, is left.
+which private image of the node his processes can read. All containers, or nothing, is left: what a failure removes is
+the pod that this call has made, and never one that was there.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from cri.server.calls.remove_pod_sandbox import remove_pod_sandbox
 from cri.server.calls.run_pod_sandbox import run_pod_sandbox
 from cri.server.checkpoint.origin import is_checkpoint
 from cri.server.daemon import Daemon
-from cri.server.errors import InvalidRequest, NotFound, words_of
+from cri.server.errors import AlreadyExists, InvalidRequest, NotFound, words_of
 from cri.server.pods import Container
+from cri.server.store import sandbox_key
 from runtime.linux.failpoints import failpoint
 from runtime.linux.files import read_limited
 
@@ -29,7 +31,15 @@ FAILPOINTS = ("crid.restore_pod.after_sandbox", "crid.restore_pod.after_containe
 
 
 async def restore_pod(daemon: Daemon, request: api.RestorePodRequest) -> api.RestorePodResponse:
-    """Raises InvalidRequest, NotFound, WrongState, and what running a pod and creating containers raise."""
+    """A repetition of a request that is under way joins it.
+
+    Raises InvalidRequest, NotFound, AlreadyExists, WrongState, and what running a pod and creating containers raise.
+    """
+    key, asked = sandbox_key(request.config.metadata), request.SerializeToString(deterministic=True)
+    return await daemon.restores_under_way.run(key, asked, lambda: _restore(daemon, request))
+
+
+async def _restore(daemon: Daemon, request: api.RestorePodRequest) -> api.RestorePodResponse:
     refuse_options(request.options)
     if not request.checkpoint_path.startswith("/"):
         raise InvalidRequest(f"checkpoint_path {request.checkpoint_path[:200]!r} is not absolute")
@@ -43,6 +53,7 @@ async def restore_pod(daemon: Daemon, request: api.RestorePodRequest) -> api.Res
         )
     asked = {name: _image_id(daemon, config) for name, config in configs.items()}
     await daemon.criu.program()
+    _check_is_new(daemon, request.config)
     run = api.RunPodSandboxRequest(config=request.config, runtime_handler=request.runtime_handler)
     id = (await run_pod_sandbox(daemon, run)).pod_sandbox_id
     response = api.RestorePodResponse(pod_sandbox_id=id)
@@ -60,6 +71,16 @@ async def restore_pod(daemon: Daemon, request: api.RestorePodRequest) -> api.Res
         await asyncio.shield(_take_back(daemon, id, error))
         raise
     return response
+
+
+def _check_is_new(daemon: Daemon, config: api.PodSandboxConfig) -> None:
+    """RunPodSandbox would answer with a pod of the same configuration, which is not ours to remove."""
+    key = sandbox_key(config.metadata)
+    if daemon.store.named_sandbox(key) or key in daemon.sandboxes_under_way:
+        raise AlreadyExists(
+            f"pod {config.metadata.namespace}/{config.metadata.name}, attempt {config.metadata.attempt}, exists; a "
+            "checkpoint is restored into a new one: remove it, or ask for the next attempt"
+        )
 
 
 def _image_id(daemon: Daemon, config: api.ContainerConfig) -> str:
