@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -46,14 +47,19 @@ class Changes:
             if container is None:
                 continue
             try:
-                async with asyncio.timeout(UPDATE_SECONDS):
-                    async with container.lock:
-                        await change_limits(self._store, container, self.limits(container, update.linux.resources))
+                await self._change(container, update.linux.resources)
             except (CriFault, CgroupError, OSError) as error:
                 log.warning("an NRI plugin's update of container %s failed: %s", container.name, words_of(error))
                 if not update.ignore_failure:
                     failed.append(update)
         return failed
+
+    async def _change(self, container: Container, resources: nri.LinuxResources) -> None:
+        async with contextlib.AsyncExitStack() as held:
+            # The wait is cut off, never the change: the kernel, the runtime and the records are to say the same.
+            async with asyncio.timeout(UPDATE_SECONDS):
+                await held.enter_async_context(container.lock)
+            await change_limits(self._store, container, self.limits(container, resources))
 
     def limits(self, container: Container, resources: nri.LinuxResources) -> dict[str, Any]:
         """In the OCI document's words. Raises NriFault for what cannot be enforced here."""
