@@ -182,3 +182,29 @@ async def test_hooks_are_run_where_an_external_runtime_makes_the_container(regis
         created, stopped = map(json.loads, states.read_text().splitlines())
         assert created["id"] == stopped["id"] == container and created["annotations"]["note"] == "from a plugin"
         assert (created["status"], stopped["status"]) == ("creating", "stopped")
+
+
+async def test_an_update_that_an_external_runtime_refuses_fails_alone_and_never_the_start(
+    registry: Registry, tmp_path: Path
+) -> None:
+    if (runc := shutil.which("runc")) is None:
+        pytest.skip("runc is not installed")
+    refuses = tmp_path / "refuses"
+    refuses.write_text(f'#!/bin/sh\nfor word; do [ "$word" != update ] || exit 1; done\nexec {runc} "$@"\n')
+    refuses.chmod(0o755)
+    (plugins := tmp_path / "plugins").mkdir()
+    settings = f"runtimes.refuses.path = '{refuses}'\nnri.plugin_path = '{plugins}'\n"
+    async with configured(registry, settings) as (crid, image):
+        answer = await crid.cri.RunPodSandbox(config=(config := crid.pod_config()), runtime_handler="refuses")
+        refused = await crid.run((answer.pod_sandbox_id, config), image, SLEEP)
+        other = await crid.run(await crid.run_pod(), image, SLEEP)
+        plugin = plugins / "20-limits"
+        shutil.copy(peers.require("nri-plugin"), plugin)
+        limits = {"linux": {"resources": {"cpu": {"shares": {"value": "200"}}}}}
+        updates = [{"containerId": id, **limits} for id in (refused, other)]
+        Path(f"{plugin}.script").write_text(json.dumps({"update": {"Synchronize": updates}}))
+        await crid.terminate()
+        await crid.start()
+        assert (await crid.status(other)).resources.linux.cpu_shares == 200
+        assert (await crid.status(refused)).resources.linux.cpu_shares != 200
+        assert "is connected and synchronized" in crid.log.read_text()

@@ -20,6 +20,7 @@ from cri.server.pods import Container
 from cri.server.store import Store
 from runtime.client import ContainerError
 from runtime.linux.cgroups import CgroupError
+from runtime.linux.database import DatabaseError
 
 log = logging.getLogger("crid")
 
@@ -48,7 +49,7 @@ class Changes:
                 continue
             try:
                 await self._change(container, update.linux.resources)
-            except (CriFault, CgroupError, OSError) as error:
+            except (CriFault, ContainerError, CgroupError, DatabaseError, OSError) as error:
                 log.warning("an NRI plugin's update of container %s failed: %s", container.name, words_of(error))
                 if not update.ignore_failure:
                     failed.append(update)

@@ -103,8 +103,11 @@ class Plugins:
         except (PluginLost, PluginRefused) as error:
             log.error("NRI plugin %s is not accepted: %s", plugin.name, error)
             await plugin.close(str(error))
-        except BaseException:
+        except Exception:
+            log.exception("NRI plugin %s is not accepted", plugin.name)
             await plugin.close("crid failed")
+        except asyncio.CancelledError:
+            await plugin.close("crid stops")
             raise
 
     def _left(self, plugin: Plugin, why: str) -> None:

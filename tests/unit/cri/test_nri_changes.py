@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,13 @@ import pytest
 from cri.proto import nri_pb2 as nri
 from cri.server.nri import changes
 from cri.server.nri.changes import Changes
+from cri.server.nri.config import NriConfig
+from cri.server.nri.plugin import Plugin, Terms
+from cri.server.nri.plugins import Plugins
+from runtime.client import ShimLost, StartError
 from runtime.linux.cgroups import CgroupError, Layout
+from runtime.linux.database import DatabaseFull
+from tests.support.nri_peer import NriPeer
 
 Change = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -40,7 +48,9 @@ def updates(containers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Call
 BOTH = [nri.ContainerUpdate(container_id=id) for id in ("a", "b")]
 
 
-@pytest.mark.parametrize("failure", [CgroupError("no"), OSError("busy")])
+@pytest.mark.parametrize(
+    "failure", [StartError("no"), ShimLost("gone"), DatabaseFull("full"), CgroupError("no"), OSError("busy")]
+)
 async def test_one_that_fails_is_told_and_the_next_one_is_done(updates: Any, failure: Exception) -> None:
     done = []
 
@@ -66,3 +76,25 @@ async def test_a_container_that_is_busy_is_not_waited_for_and_a_change_is_never_
         failed = await updates(change).update(BOTH)
     assert ([each.container_id for each in failed], done) == (["a"], ["b"])
     assert not containers["b"].lock.locked()
+
+
+async def test_a_plugin_at_which_crid_itself_fails_costs_only_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def synchronize(_: Plugin) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async def update(*_: Any) -> nri.UpdateContainersResponse:
+        return nri.UpdateContainersResponse()
+
+    config = NriConfig(socket=tmp_path / "nri.sock", plugin_path=tmp_path / "none", plugin_config_path=tmp_path)
+    plugins = Plugins(config, Terms("crid", "1", 5, 5), update, synchronize)
+    await plugins.start()
+    async with NriPeer(config.socket) as peer:
+        assert not (await peer.register()).status.code
+        await peer.answer(nri.ConfigureResponse())
+        await peer.closed()
+    await plugins.close()
+    assert not plugins.connected
+    [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert "66-liar is not accepted" in record.getMessage() and record.exc_info
