@@ -49,6 +49,11 @@ class Pod:
         """The pod's /dev/shm on the host, for the containers' bind mount; only with ipc "pod"."""
         return f"{self.state_dir}/{state.SHM}"
 
+    @property
+    def open(self) -> bool:
+        """Whether the shim is still there, as far as we know."""
+        return self._calls.open
+
     async def born(self, timeout: float) -> None:
         """Await the new shim's answer; raises what made the sandbox impossible."""
         self._watchers = Watchers(self.state_dir, known=True)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 
+import pytest
+
+from cri.client import CriError
 from cri.proto import api_pb2 as api
 from runtime.linux.ledger import read_ledger
 from tests.support.crid import Crid
@@ -24,6 +28,31 @@ async def test_a_killed_zygote_costs_no_pod(crid: Crid, busybox: str) -> None:
     another = await crid.run_pod()
     await crid.run(another, busybox, ["sleep", "1000"])
     assert (await crid.status(id)).state == api.CONTAINER_RUNNING
+
+
+#: A CNI plugin whose ADD outlives the pod's shim, and succeeds.
+KILLING = """#!/bin/sh
+cat > /dev/null
+[ "$CNI_COMMAND" = ADD ] || exit 0
+shim=$(grep -o '"pid": *[0-9]*' "${CNI_NETNS%/ns/net}/shim.json" | grep -o '[0-9]*$' | head -n 1)
+kill -9 "$shim"
+while grep -q '^State:.[^Z]' "/proc/$shim/status"; do :; done 2> /dev/null
+echo '{"cniVersion": "1.0.0"}'
+"""
+
+
+async def test_a_shim_that_dies_while_its_pod_gets_a_network(crid: Crid) -> None:
+    """A pod that nobody can do anything with must not be READY."""
+    plugin = crid.base / "cni-bin" / "killing"
+    plugin.write_text(KILLING)
+    plugin.chmod(0o755)
+    conflist = {"cniVersion": "1.0.0", "name": "killing", "plugins": [{"type": "killing"}]}
+    (crid.base / "net.d" / "10-killing.conflist").write_text(json.dumps(conflist))
+    with pytest.raises(CriError, match="died while the pod was being made") as caught:
+        await crid.run_pod()
+    assert caught.value.code == "UNAVAILABLE"
+    assert (await crid.cri.ListPodSandbox()).items == []
+    await fsck_is_silent(crid)
 
 
 async def test_a_frozen_shim_delays_its_own_pod_only(crid: Crid, busybox: str) -> None:

@@ -25,6 +25,7 @@ from cri.server.sandbox_end import take_back
 from cri.server.specs.etc_files import write_etc_files
 from cri.server.specs.sandbox import check_config, pod_cgroup, sandbox_spec
 from cri.server.store import sandbox_key
+from runtime.client import ShimLost
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect
 
@@ -82,6 +83,8 @@ async def _make(daemon: Daemon, request: api.RunPodSandboxRequest) -> str:
             sandbox.ips = tuple(str(ip.address.ip) for ip in result.ips)
             failpoint("crid.run_sandbox.after_network")
         await daemon.nri.run_pod(sandbox)
+        if not sandbox.pod.open:  # until it is in the store, nobody hears of its loss
+            raise ShimLost(f"the shim of sandbox {sandbox.id[:13]} died while the pod was being made")
         sandbox.ready_at = time.time_ns()
         daemon.store.save_sandbox(sandbox)
     except BaseException as error:
