@@ -21,8 +21,9 @@ import json
 import os
 from typing import Any
 
+from runtime.errors import InvalidSpec
 from runtime.linux.files import read_limited, write_atomic
-from runtime.linux.messages import compose
+from runtime.linux.messages import MESSAGE_MAX, compose
 
 SOCKET = "shim.sock"
 SHIM = "shim.json"
@@ -35,7 +36,8 @@ BUNDLES = "oci"
 LOG = "shim.log"
 #: Where containers of sandboxes without a cgroup parent are.
 DEFAULT_CGROUP = "/nodeagent"
-FILE_LIMIT = 1024 * 1024
+#: A record holds a container's whole process, as the request to start it does.
+FILE_LIMIT = MESSAGE_MAX
 
 
 def write_shim(state_dir: str, doc: dict[str, Any]) -> None:
@@ -52,11 +54,20 @@ def read_shim(state_dir: str) -> dict[str, Any]:
 
 
 def new_container(state_dir: str, container_id: str, doc: dict[str, Any]) -> bool:
-    """Record a container that is about to be made; False when there is one of this id already."""
+    """Record a container that is about to be made; False when there is one of this id already.
+
+    Raises InvalidSpec for one that could not be read again: its sandbox could never be stopped.
+    """
     path = f"{state_dir}/{CONTAINERS}/{container_id}.json"
     if os.path.lexists(path):
         return False
-    write_container(state_dir, container_id, doc)
+    content = compose(doc)
+    if len(content) > FILE_LIMIT:
+        raise InvalidSpec(
+            f"the process of container {container_id} takes {len(content)} bytes as JSON, more than the limit of "
+            f"{FILE_LIMIT}; shorten its arguments and environment"
+        )
+    write_atomic(path, content, durable=False)
     return True
 
 

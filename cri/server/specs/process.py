@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -76,7 +77,10 @@ def checked(arguments: Sequence[str], environment: Iterable[str]) -> None:
     """Raise InvalidRequest for what no execve(2) takes."""
     if any("\0" in argument for argument in arguments):
         raise InvalidRequest("an argument holds a NUL")
-    size = sum(len(text) + 1 for text in (*arguments, *environment))
+    try:
+        size = sum(len(os.fsencode(text)) + 1 for text in (*arguments, *environment))
+    except UnicodeEncodeError as error:  # the JSON of an image can hold half a surrogate pair
+        raise InvalidRequest(f"an argument or environment variable is not text: {error}") from error
     if size > ARGUMENT_LIMIT:
         raise InvalidRequest(f"arguments and environment take {size} bytes, more than the limit of {ARGUMENT_LIMIT}")
 

@@ -33,6 +33,15 @@ def test_command_and_args(command: list[str], args: list[str], expected: list[st
     assert process.arguments(api.ContainerConfig(command=command, args=args), IMAGE) == expected
 
 
+def test_arguments_and_environment_are_counted_in_bytes() -> None:
+    process.checked(["x" * (process.ARGUMENT_LIMIT - 1)], [])
+    with pytest.raises(InvalidRequest, match="more than the limit"):
+        process.checked(["\N{SNOWMAN}" * (process.ARGUMENT_LIMIT // 3)], ["A=1"])
+    process.checked(["\udcff" * (process.ARGUMENT_LIMIT - 1)], [])  # bytes that are not UTF-8, one each
+    with pytest.raises(InvalidRequest, match="not text"):
+        process.checked(["\ud800"], [])  # an image's configuration can hold it
+
+
 def test_nothing_to_run() -> None:
     with pytest.raises(InvalidRequest, match="what to run"):
         process.arguments(api.ContainerConfig(), {"Cmd": None})

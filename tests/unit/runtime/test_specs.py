@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime import errors, state
-from runtime.errors import ContainerError, NotFound, StartError, from_doc, to_doc
+from runtime.errors import ContainerError, InvalidSpec, NotFound, StartError, from_doc, to_doc
 from runtime.linux.cgroups import MissingController
 from runtime.linux.overlay import OverlayRootfs
 from runtime.spec import ContainerSpec, ExecSpec, SandboxSpec
@@ -82,6 +82,16 @@ def test_records_of_containers(tmp_path: Path) -> None:
     state.forget_container(str(tmp_path), "a")
     state.forget_container(str(tmp_path), "a")
     assert [doc["container"] for doc in state.read_containers(str(tmp_path))] == ["b"]
+
+
+def test_whatever_is_recorded_of_a_container_can_be_read_again(tmp_path: Path) -> None:
+    (tmp_path / "containers").mkdir()
+    large = {"container": "a", "cgroup": "/a", "process": {"args": ["\x01" * (1 << 20)]}}  # six bytes each, as JSON
+    assert state.new_container(str(tmp_path), "a", large)
+    assert state.read_containers(str(tmp_path)) == [large]
+    with pytest.raises(InvalidSpec, match="container b takes [0-9]+ bytes"):
+        state.new_container(str(tmp_path), "b", {"container": "b", "process": {"args": ["x" * state.FILE_LIMIT]}})
+    assert sorted(path.name for path in (tmp_path / "containers").iterdir()) == ["a.json"]
 
 
 def test_a_sandbox_that_never_came_to_be(tmp_path: Path) -> None:
