@@ -89,7 +89,7 @@ def test_whatever_is_recorded_of_a_container_can_be_read_again(tmp_path: Path) -
     large = {"container": "a", "cgroup": "/a", "process": {"args": ["\x01" * (1 << 20)]}}  # six bytes each, as JSON
     assert state.new_container(str(tmp_path), "a", large)
     assert state.read_containers(str(tmp_path)) == [large]
-    with pytest.raises(InvalidSpec, match="container b takes [0-9]+ bytes"):
+    with pytest.raises(InvalidSpec, match=r"container b takes [0-9]+ bytes"):
         state.new_container(str(tmp_path), "b", {"container": "b", "process": {"args": ["x" * state.FILE_LIMIT]}})
     assert sorted(path.name for path in (tmp_path / "containers").iterdir()) == ["a.json"]
 
