@@ -94,8 +94,10 @@ class ImageStore:
         self._trash = trash = Trash(root / "trash")
         self._content = ContentStore(root / "content", ledger)
         self._arrivals = Arrivals(self._content, workers)
-        self._layers = Layers(root / "snapshots", ledger, trash, self._arrivals, workers, self._limits)
-        self._snapshots = Snapshots(root / "snapshots", ledger, trash, workers)
+        #: Where layers and what containers change of them lie.
+        self.unpacked = root / "snapshots"
+        self._layers = Layers(self.unpacked, ledger, trash, self._arrivals, workers, self._limits)
+        self._snapshots = Snapshots(self.unpacked, ledger, trash, workers)
         self._catalog = Catalog(records, pinned)
         self.containers = ContainerLayers(root, self._catalog, self._layers, self._snapshots, workers, self._limits)
         self._leases = Leases()

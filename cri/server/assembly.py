@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib import metadata
@@ -50,6 +51,8 @@ async def assemble(config: Config, zygote: ZygoteLauncher | None = None) -> Asyn
         parts.push_async_callback(runtime.close)
         images = ImageStore(config.root, ledger, records, registries=config.registries, pinned=config.pinned)
         parts.push_async_callback(images.close)
+        selinux = Selinux()
+        await asyncio.to_thread(selinux.share_layers, images.unpacked)
         settings = config.streaming
         streaming = StreamingServer(
             PodSessions(store), settings.address, settings.port, settings.tls(), settings.idle_timeout
@@ -77,7 +80,7 @@ async def assemble(config: Config, zygote: ZygoteLauncher | None = None) -> Asyn
             cdi=cdi,
             userns=UserNamespaces(runtime, config.root),
             apparmor=AppArmor(),
-            selinux=Selinux(),
+            selinux=selinux,
             streaming=streaming,
             layers=LayerUsage(images),
             nri=nri,

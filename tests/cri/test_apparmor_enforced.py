@@ -15,7 +15,7 @@ import pytest_asyncio
 from cri.proto import api_pb2 as api
 from cri.server.security.apparmor import DEFAULT, PARSER
 from runtime.linux.lsm import apparmor_enabled
-from tests.support.asking import FOREVER, container_of, output, refused, security
+from tests.support.asking import FOREVER, container_of, needs_user_namespaces, output, refused, security
 from tests.support.crid import Crid, running_crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
@@ -147,6 +147,7 @@ async def test_in_a_shared_pid_namespace_profiles_keep_containers_apart(crid: Cr
 
 
 async def test_in_a_user_namespace(crid: Crid, busybox: str, strict: str) -> None:
+    await needs_user_namespaces(crid)
     users = {"userns_options": {"mode": api.POD, "uids": [IDS], "gids": [IDS]}, "pid": api.CONTAINER}
     pod = await crid.run_pod(linux=security(namespace_options=users))
     for name, fields, seen in (("plain", {}, DEFAULT), ("named", named(strict), strict)):

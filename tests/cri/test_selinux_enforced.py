@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -17,7 +18,7 @@ import pytest_asyncio
 from cri.proto import api_pb2 as api
 from images.build import regular
 from runtime.linux.lsm import SELINUX, selinux_enabled
-from tests.support.asking import FOREVER, container_of, output, refused, security
+from tests.support.asking import FOREVER, container_of, needs_user_namespaces, output, refused, security
 from tests.support.crid import Crid, Sandbox, running_crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
@@ -26,6 +27,7 @@ PROCESS = "system_u:system_r:container_t"
 FILE = "system_u:object_r:container_file_t"
 CURRENT = "/proc/self/attr/current"
 IDS = {"host_id": 4_000_000, "container_id": 0, "length": 65536}
+USERS = {"userns_options": {"mode": api.POD, "uids": [IDS], "gids": [IDS]}, "pid": api.CONTAINER}
 
 
 def missing() -> str:
@@ -112,9 +114,9 @@ async def test_a_privileged_container_is_what_the_policy_makes_of_it(crid: Crid,
 
 
 async def test_in_a_user_namespace(crid: Crid, busybox: str) -> None:
-    users = {"userns_options": {"mode": api.POD, "uids": [IDS], "gids": [IDS]}, "pid": api.CONTAINER}
-    pod = await crid.run_pod(linux=security(namespace_options=users))
-    id = await crid.run(pod, busybox, FOREVER, linux=security(namespace_options=users))
+    await needs_user_namespaces(crid)
+    pod = await crid.run_pod(linux=security(namespace_options=USERS))
+    id = await crid.run(pod, busybox, FOREVER, linux=security(namespace_options=USERS))
     level = await level_of(crid, id)
     assert await label_of(crid, id) == f"{PROCESS}:{level}"
     assert (await crid.exec(id, "cat", CURRENT))[1].rstrip("\0") == f"{PROCESS}:{level}"
@@ -181,7 +183,10 @@ async def test_a_volume_is_the_nodes_until_it_is_relabelled(
     assert (await crid.exec(id, "cat", "/v/sub/file"))[1] == "secret\n"
 
 
-async def test_volumes_that_are_images(crid: Crid, pod: Sandbox, busybox: str, registry: Registry) -> None:
+@pytest.mark.parametrize("options", [{}, USERS], ids=["", "in a user namespace"])
+async def test_volumes_that_are_images(crid: Crid, busybox: str, registry: Registry, options: dict[str, Any]) -> None:
+    if options:
+        await needs_user_namespaces(crid)
     layers = [[regular("data/one", b"1\n")], [regular("data/two", b"2\n")]]
     mounts = []
     for number in (1, 2):
@@ -191,8 +196,10 @@ async def test_volumes_that_are_images(crid: Crid, pod: Sandbox, busybox: str, r
     mounts.append({**mounts[1], "container_path": "/v3", "image_sub_path": "data"})
     mounts.append({**mounts[1], "container_path": "/v4", "image_sub_path": "data/one"})
     script = "cat /v1/data/one /v2/data/one /v2/data/two /v3/two /v4"
-    for where in (pod, await crid.run_pod()):
-        assert await output(crid, busybox, script, pod=where, mounts=mounts) == ["1", "1", "2", "2", "1"]
+    for _ in range(2):  # the pods differ in their categories
+        linux = security(namespace_options=options)
+        pod = await crid.run_pod(linux=linux)
+        assert await output(crid, busybox, script, pod=pod, linux=linux, mounts=mounts) == ["1", "1", "2", "2", "1"]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -209,10 +216,10 @@ async def with_runc(registry: Registry) -> AsyncIterator[tuple[Crid, str]]:
 
 async def test_containers_of_runc(with_runc: tuple[Crid, str]) -> None:
     crid, image = with_runc
-    id = await container_of(crid, image)
+    id = await container_of(crid, image, mounts=[{"container_path": "/image", "image": {"image": image}}])
     level = await level_of(crid, id)
     assert await label_of(crid, id) == f"{PROCESS}:{level}"
     assert (await crid.exec(id, "cat", CURRENT))[1].rstrip("\0") == f"{PROCESS}:{level}"
-    script = "echo x > /new && cat /new && ls /dev/shm /dev/mqueue && cat /etc/hostname"
+    script = "echo x > /new && cat /new && ls /dev/shm /dev/mqueue && cat /etc/hostname && /image/bin/true"
     assert (await crid.exec(id, "sh", "-c", script))[0] == 0
     assert file_label(f"/proc/{await crid.pid_of(id)}/root/new") == f"{FILE}:{level}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -21,6 +22,13 @@ async def output(crid: Crid, image: str, script: str, /, pod: Sandbox | None = N
     pod = pod or await crid.run_pod()
     await crid.ended(await crid.run(pod, image, ["sh", "-c", script], **fields))
     return crid.log_of(pod[1]).splitlines()
+
+
+async def needs_user_namespaces(crid: Crid) -> None:
+    """Skip the test where a pod cannot have one."""
+    found = json.loads((await crid.cri.Status(verbose=True)).info["security"])
+    if not found["user_namespaces"]:
+        pytest.skip("layers cannot be id-mapped here; tmpfs can since Linux 6.3")
 
 
 async def refused(crid: Crid, image: str, words: str, code: str = "INVALID_ARGUMENT", **fields: Any) -> None:

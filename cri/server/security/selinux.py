@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,14 +22,18 @@ from cri.proto import api_pb2 as api
 from cri.server.errors import InvalidRequest
 from runtime.linux.fds import Fd
 from runtime.linux.files import read_limited
-from runtime.linux.lsm import SELINUX, selinux_enabled, set_label
+from runtime.linux.lsm import LABEL, SELINUX, selinux_enabled, set_label
 from runtime.linux.syscalls import AT_FDCWD, RESOLVE_NO_SYMLINKS, openat2
 
 CONFIG: Final = Path("/etc/selinux")
 CATEGORIES: Final = 1024
 _PART: Final = re.compile(r"[A-Za-z0-9_.-]*")
 _LEVEL: Final = re.compile(r"(s\d{1,2}(-s\d{1,2})?(:c\d{1,4}([.,]c\d{1,4})*)?)?")
-_DEFAULTS: Final = {"process": "system_u:system_r:container_t:s0", "file": "system_u:object_r:container_file_t:s0"}
+_DEFAULTS: Final = {
+    "process": "system_u:system_r:container_t:s0",
+    "file": "system_u:object_r:container_file_t:s0",
+    "ro_file": "system_u:object_r:container_ro_file_t:s0",
+}
 
 #: Directories whose files the node itself needs under the labels that they have (CVE-2021-43816).
 SYSTEM: Final = frozenset(
@@ -70,20 +75,38 @@ class Selinux:
         # Files keep the policy's user, role and type: the options describe processes.
         labels = Labels("" if privileged else process, _with(self._contexts["file"], "", "", "", level))
         for label in filter(None, (labels.process, labels.mount)):
-            self._check(label)
+            if not self._knows(label):
+                raise InvalidRequest(
+                    f"the policy that this node runs has no SELinux context {label[:200]!r}; ask for another by "
+                    "selinux_options, or install container-selinux"
+                )
         return labels
 
-    def _check(self, label: str) -> None:
-        """Ask the kernel, as security_check_context(3) does."""
+    def share_layers(self, directory: Path) -> None:
+        """Let containers read what is unpacked into a directory; what is made in there later inherits it. Blocks.
+
+        They see the labels of their mounts, but for a file that is mapped, kernels such as 6.1 ask for the label that
+        it has in its layer. The directory itself comes last: it tells whether all this has been done.
+        """
+        label = self._contexts["ro_file"]
+        if not self.enabled or not self._knows(label):
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        if os.getxattr(directory, LABEL) != label.encode() + b"\0":
+            for part in directory.iterdir():
+                relabel(str(part), label)
+            with _where_files_have_labels():
+                set_label(str(directory), label)
+
+    def _knows(self, label: str) -> bool:
+        """Whether the policy has it: the kernel's answer, as by security_check_context(3)."""
         try:
             (self._kernel / "context").write_bytes(label.encode() + b"\0")
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            raise InvalidRequest(
-                f"the policy that this node runs has no SELinux context {label[:200]!r}; ask for another by "
-                "selinux_options, or install container-selinux"
-            ) from None
+            return False
+        return True
 
 
 def _with(context: str, user: str, role: str, type: str, level: str) -> str:
@@ -100,14 +123,14 @@ def _categories(sandbox_id: str) -> str:
 
 
 def _contexts(directory: Path) -> dict[str, str]:
-    """`process` and `file` of the policy's lxc_contexts; a policy without that file has the usual ones."""
+    """`process`, `file` and `ro_file` of the policy's lxc_contexts; a policy without that file has the usual ones."""
     with contextlib.suppress(OSError, ValueError):
         config = read_limited(directory / "config", 1 << 16).decode()
         policy = re.search(r"^SELINUXTYPE\s*=\s*([\w-]+)", config, re.MULTILINE)
         if policy is None:
             return _DEFAULTS
         text = read_limited(directory / policy[1] / "contexts/lxc_contexts", 1 << 16).decode()
-        found = dict(re.findall(r'^(process|file)\s*=\s*"([^"]+)"', text, re.MULTILINE))
+        found = dict(re.findall(r'^(process|file|ro_file)\s*=\s*"([^"]+)"', text, re.MULTILINE))
         return _DEFAULTS | {name: context for name, context in found.items() if context.count(":") >= 3}
     return _DEFAULTS
 
@@ -134,12 +157,18 @@ def relabel(path: str, label: str) -> None:
     """
     with Fd(openat2(AT_FDCWD, path, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS)) as fd:
         top = f"/proc/self/fd/{fd.fileno()}"
-        try:
+        with _where_files_have_labels():
             set_label(top, label)
             if stat.S_ISDIR(os.fstat(fd.fileno()).st_mode):
                 for _, directories, files, place in os.fwalk(".", dir_fd=fd.fileno()):
                     for name in (*directories, *files):
                         set_label(f"/proc/self/fd/{place}/{name}", label, follow=False)
-        except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
-                raise
+
+
+@contextlib.contextmanager
+def _where_files_have_labels() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise

@@ -128,7 +128,7 @@ async def _settled_document(
 ) -> dict[str, Any]:
     """The OCI document; a thread is spent where there are file systems of others to look at."""
     cdi = requested_names((device.name for device in config.CDI_devices), config.annotations)
-    if config.mounts or config.devices or cdi:
+    if config.mounts or config.devices or cdi or around.mount_label:
         document = await look(_document, config, image.config, identity, around, images)
     else:
         document = _document(config, image.config, identity, around, images)

@@ -82,6 +82,24 @@ def test_the_kernel_is_asked_whether_its_policy_has_the_labels(
         host.labels("x", NOTHING, NOTHING, False)
 
 
+def test_layers_are_labelled_once_for_all(host: Selinux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lsm, "LABEL", "user.label")
+    monkeypatch.setattr(selinux, "LABEL", "user.label")
+    place, label = tmp_path / "root/snapshots", b"system_u:object_r:container_ro_file_t:s0\0"
+    (place / "layer").mkdir(parents=True)
+    try:
+        os.setxattr(place, "user.label", b"inherited")
+    except OSError as error:
+        pytest.skip(f"the file system of {tmp_path} has no extended attributes: {error}")
+    host.share_layers(place)
+    assert os.getxattr(place, "user.label") == os.getxattr(place / "layer", "user.label") == label
+    (place / "new").mkdir()
+    host.share_layers(place)
+    assert os.listxattr(place / "new") == []  # which a kernel with SELinux would have labelled itself
+    Selinux(enabled=False).share_layers(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("path", ["/", "/etc", "/etc/hosts", "/usr/share/x", "/var/lib", "/home", "/proc/1", "/run"])
 def test_what_the_node_lives_on_is_not_relabelled(path: str) -> None:
     """CVE-2021-43816."""
