@@ -24,8 +24,8 @@ T = TypeVar("T")
 async def container_stats(daemon: Daemon, request: api.ContainerStatsRequest) -> api.ContainerStatsResponse:
     container = daemon.store.containers.get(request.container_id)
     response = api.ContainerStatsResponse()
-    for _, stats in await _read_all([container]):
-        await fill(daemon, response.stats, container, stats)
+    for _, stats in await _read_all(daemon, [container]):
+        fill(daemon, response.stats, container, stats)
         return response
     state = api.ContainerState.Name(container.state)
     raise WrongState(f"container {container.id[:13]} ({container.name}) is {state} and uses nothing")
@@ -35,8 +35,8 @@ async def list_container_stats(
     daemon: Daemon, request: api.ListContainerStatsRequest
 ) -> api.ListContainerStatsResponse:
     response = api.ListContainerStatsResponse()
-    for container, stats in await _read_all(matching(daemon, request.filter)):
-        await fill(daemon, response.stats.add(), container, stats)
+    for container, stats in await _read_all(daemon, matching(daemon, request.filter)):
+        fill(daemon, response.stats.add(), container, stats)
     return response
 
 
@@ -45,8 +45,8 @@ async def stream_container_stats(
 ) -> AsyncIterator[api.StreamContainerStatsResponse]:
     for batch in batches(matching(daemon, request.filter), Container.weight):
         response = api.StreamContainerStatsResponse()
-        for container, stats in await _read_all(batch):
-            await fill(daemon, response.container_stats.add(), container, stats)
+        for container, stats in await _read_all(daemon, batch):
+            fill(daemon, response.container_stats.add(), container, stats)
         if response.container_stats:
             yield response
 
@@ -63,9 +63,10 @@ def matching(daemon: Daemon, filter: api.ContainerStatsFilter) -> Iterator[Conta
             yield container
 
 
-async def _read_all(containers: Iterable[Container]) -> list[tuple[Container, Stats]]:
+async def _read_all(daemon: Daemon, containers: Iterable[Container]) -> list[tuple[Container, Stats]]:
     """Those that still run by the time they are read, in one thread hop."""
     wanted = [container for container in containers if container.running]
+    await daemon.layers.measured(container.snapshots[0] for container in wanted)
     read = await asyncio.to_thread(lambda: [read_container(container) for container in wanted])
     return [(container, stats) for container, stats in zip(wanted, read, strict=True) if stats]
 
@@ -88,8 +89,8 @@ def if_there(cgroup: Cgroup, read: Callable[[Cgroup], T]) -> T | None:
         raise
 
 
-async def fill(daemon: Daemon, message: api.ContainerStats, container: Container, stats: Stats) -> None:
-    """One container's message."""
+def fill(daemon: Daemon, message: api.ContainerStats, container: Container, stats: Stats) -> None:
+    """One container's message, with the size of its writable layer if that is known."""
     config, attributes = container.config, message.attributes
     attributes.id = container.id
     attributes.metadata.CopyFrom(config.metadata)
@@ -97,6 +98,6 @@ async def fill(daemon: Daemon, message: api.ContainerStats, container: Container
     attributes.annotations.update(config.annotations)
     cgroups.fill(message, container.id, stats, daemon.rates)
     cgroups.fill_swap(message.swap, stats)
-    layer = await daemon.layers.of(container.snapshots[0])
+    layer = daemon.layers.of(container.snapshots[0])
     if layer is not None:
         message.writable_layer.CopyFrom(layer)

@@ -64,7 +64,9 @@ def _ready(daemon: Daemon) -> Iterator[Sandbox]:
 
 async def _collect(daemon: Daemon, sandboxes: Iterable[Sandbox], into: Any) -> None:
     """Add each pod's PodSandboxMetrics `into` a repeated field: seven thousand messages are better not copied."""
-    jobs = [await _job(daemon, sandbox) for sandbox in sandboxes]
+    wanted = [(sandbox, _running(sandbox)) for sandbox in sandboxes]
+    await daemon.layers.measured(container.snapshots[0] for _, containers in wanted for container in containers)
+    jobs = [_job(daemon, *pod) for pod in wanted]
     filesystem = Filesystem.of(str(daemon.config.root))
 
     def run() -> None:
@@ -79,8 +81,8 @@ class _Job:
     """What a thread needs to read one pod's metrics, collected in the event loop."""
 
     sandbox: Sandbox
-    #: With the size of its writable layer in bytes.
-    containers: list[tuple[Container, int]]
+    #: With the size of its writable layer in bytes, if that is known.
+    containers: list[tuple[Container, int | None]]
 
     def run(self, filesystem: Filesystem, message: api.PodSandboxMetrics) -> None:
         sandbox = self.sandbox
@@ -91,14 +93,17 @@ class _Job:
             _fill(message.container_metrics.add(container_id=container.id), container, layer, filesystem)
 
 
-async def _job(daemon: Daemon, sandbox: Sandbox) -> _Job:
-    running = [container for container in sandbox.containers.values() if container.running]
-    layers = [await daemon.layers.of(container.snapshots[0]) for container in running]
-    sizes = [layer.used_bytes.value if layer else 0 for layer in layers]
+def _running(sandbox: Sandbox) -> list[Container]:
+    return [container for container in sandbox.containers.values() if container.running]
+
+
+def _job(daemon: Daemon, sandbox: Sandbox, running: list[Container]) -> _Job:
+    layers = [daemon.layers.of(container.snapshots[0]) for container in running]
+    sizes = [layer.used_bytes.value if layer else None for layer in layers]
     return _Job(sandbox, list(zip(running, sizes, strict=True)))
 
 
-def _fill(message: api.ContainerMetrics, container: Container, layer: int, filesystem: Filesystem) -> None:
+def _fill(message: api.ContainerMetrics, container: Container, layer: int | None, filesystem: Filesystem) -> None:
     cgroup = cgroup_of(container)
     if (read := if_there(cgroup, _read)) is None:
         return

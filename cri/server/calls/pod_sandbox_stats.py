@@ -26,8 +26,8 @@ async def pod_sandbox_stats(daemon: Daemon, request: api.PodSandboxStatsRequest)
     if not sandbox.ready:
         raise WrongState(f"sandbox {sandbox.id[:13]} of pod {sandbox.name} is not ready and uses nothing")
     response = api.PodSandboxStatsResponse()
-    for read in await _read_all([sandbox]):
-        await _fill(daemon, response.stats, read)
+    for read in await _read_all(daemon, [sandbox]):
+        _fill(daemon, response.stats, read)
     return response
 
 
@@ -35,8 +35,8 @@ async def list_pod_sandbox_stats(
     daemon: Daemon, request: api.ListPodSandboxStatsRequest
 ) -> api.ListPodSandboxStatsResponse:
     response = api.ListPodSandboxStatsResponse()
-    for read in await _read_all(matching(daemon, request.filter)):
-        await _fill(daemon, response.stats.add(), read)
+    for read in await _read_all(daemon, matching(daemon, request.filter)):
+        _fill(daemon, response.stats.add(), read)
     return response
 
 
@@ -45,8 +45,8 @@ async def stream_pod_sandbox_stats(
 ) -> AsyncIterator[api.StreamPodSandboxStatsResponse]:
     for batch in batches(matching(daemon, request.filter), Sandbox.weight):
         response = api.StreamPodSandboxStatsResponse()
-        for read in await _read_all(batch):
-            await _fill(daemon, response.pod_sandbox_stats.add(), read)
+        for read in await _read_all(daemon, batch):
+            _fill(daemon, response.pod_sandbox_stats.add(), read)
         yield response
 
 
@@ -73,12 +73,13 @@ class _Read:
     containers: list[tuple[Container, Stats]]
 
 
-async def _read_all(sandboxes: Iterable[Sandbox]) -> list[_Read]:
+async def _read_all(daemon: Daemon, sandboxes: Iterable[Sandbox]) -> list[_Read]:
     """All pods with their containers in one thread hop, however many they are."""
     wanted = [
         (sandbox, [container for container in sandbox.containers.values() if container.running])
         for sandbox in sandboxes
     ]
+    await daemon.layers.measured(container.snapshots[0] for _, containers in wanted for container in containers)
     return await asyncio.to_thread(lambda: [_read(*pod) for pod in wanted])
 
 
@@ -94,14 +95,14 @@ def _read(sandbox: Sandbox, containers: list[Container]) -> _Read:
     )
 
 
-async def _fill(daemon: Daemon, message: api.PodSandboxStats, read: _Read) -> None:
+def _fill(daemon: Daemon, message: api.PodSandboxStats, read: _Read) -> None:
     config, attributes, linux = read.sandbox.config, message.attributes, message.linux
     attributes.id = read.sandbox.id
     attributes.metadata.CopyFrom(config.metadata)
     attributes.labels.update(config.labels)
     attributes.annotations.update(config.annotations)
     for container, stats in read.containers:
-        await container_stats.fill(daemon, linux.containers.add(), container, stats)
+        container_stats.fill(daemon, linux.containers.add(), container, stats)
     if read.interfaces is not None:
         fill_network(linux.network, read.interfaces)
     if read.stats is not None:

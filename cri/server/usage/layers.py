@@ -1,7 +1,8 @@
 """Sizes of the containers' writable layers: measured by walking them, so remembered and refreshed in the background.
 
 A list of statistics must not walk a hundred directory trees each time it is asked for (the kubelet asks every 10 s).
-The first question for a container waits for its measurement; later ones get the last one and start the next.
+The first answer about a container waits a moment for its measurement, once for all that it tells of; later ones have
+the last one and start the next. One huge layer is left out of its answers until it is measured, and delays no others.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cri.proto import api_pb2 as api
@@ -20,7 +21,7 @@ log = logging.getLogger("crid")
 #: Seconds after which a measurement is renewed.
 MAX_AGE = 30.0
 CONCURRENT = 2
-#: Seconds that a sum waits for those that were never measured: after a start these may be many.
+#: Seconds that an answer waits for those that were never measured: after a start these may be many.
 PATIENCE = 2.0
 
 
@@ -39,28 +40,27 @@ class LayerUsage:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(CONCURRENT)
 
-    async def of(self, key: str, ended: int = 0) -> api.FilesystemUsage | None:
-        """The usage, at most a little older than MAX_AGE; None when it cannot be measured.
+    async def measured(self, keys: Iterable[str]) -> None:
+        """Wait until all have been measured once, PATIENCE at most for all together; what takes longer goes on."""
+        if missing := [self._measure(key) for key in keys if key not in self._known]:
+            await asyncio.wait(missing, timeout=PATIENCE)
+
+    def of(self, key: str, ended: int = 0) -> api.FilesystemUsage | None:
+        """The usage, at most a little older than MAX_AGE; None when it is not known after measured().
 
         `ended` is when its container has ended, in ns since the epoch: from then on nothing changes any more.
         """
         known = self._known.get(key)
         if known is None:
-            await asyncio.shield(self._measure(key))
-            known = self._known.get(key)
-        elif time.monotonic() - known.at > MAX_AGE and not _is_final(known, ended):
+            return None
+        if time.monotonic() - known.at > MAX_AGE and not _is_final(known, ended):
             self._measure(key)
-        return known.usage if known else None
+        return known.usage
 
     async def total(self, snapshots: Mapping[str, int]) -> tuple[int, int]:
         """Bytes and inodes of many, without those that PATIENCE is too short for; the values are of()'s `ended`."""
-        asked = [asyncio.ensure_future(self.of(key, ended)) for key, ended in snapshots.items()]
-        if not asked:
-            return 0, 0
-        done, late = await asyncio.wait(asked, timeout=PATIENCE)
-        for task in late:
-            task.cancel()  # its measurement goes on
-        found = [usage for task in done if (usage := task.result()) is not None]
+        await self.measured(snapshots)
+        found = [usage for key, ended in snapshots.items() if (usage := self.of(key, ended)) is not None]
         return sum(usage.used_bytes.value for usage in found), sum(usage.inodes_used.value for usage in found)
 
     def _measure(self, key: str) -> asyncio.Task[None]:

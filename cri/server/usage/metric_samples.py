@@ -123,10 +123,11 @@ def of_processes(processes: Sequence[int], tasks: PidsStats | None, oom_kills: i
         yield "threads_max", tasks.limit or 0, ()
 
 
-def of_filesystem(layer: int, filesystem: Filesystem) -> Iterator[Sample]:
-    """The writable layer, whose size in bytes is `layer`, and the file system that it is on."""
+def of_filesystem(layer: int | None, filesystem: Filesystem) -> Iterator[Sample]:
+    """The writable layer, whose size in bytes is `layer` if that is known, and the file system that it is on."""
     device = (filesystem.device,)
-    yield "fs_usage_bytes", layer, device
+    if layer is not None:
+        yield "fs_usage_bytes", layer, device
     yield "fs_limit_bytes", filesystem.size, device
     yield "fs_inodes_total", filesystem.inodes, device
     yield "fs_inodes_free", filesystem.free_inodes, device

@@ -46,13 +46,14 @@ async def settle(usage: LayerUsage) -> None:
 
 
 async def test_what_has_come_to_rest_is_measured_once(usage: LayerUsage, layers: Layers) -> None:
-    for _ in range(4):
-        await usage.of("key")
+    await usage.measured(["key"])
+    for _ in range(3):
+        usage.of("key")
         await settle(usage)
     assert len(layers.asked) == 4
     ended = time.time_ns()
     for _ in range(4):
-        await usage.of("key", ended)
+        usage.of("key", ended)
         await settle(usage)
     assert len(layers.asked) == 5, "once more after its end"
 
@@ -65,10 +66,22 @@ async def test_a_sum_does_not_wait_for_one_that_hangs(usage: LayerUsage, layers:
     assert await usage.total({"a": 0, "stuck": 0, "b": 7}) == (3000, 9)
 
 
+async def test_an_answer_waits_once_for_all_of_it_and_one_that_hangs_is_left_out(
+    usage: LayerUsage, layers: Layers
+) -> None:
+    keys = ["a", "stuck", "b"]
+    await asyncio.wait_for(usage.measured(keys), 10)
+    assert [known.used_bytes.value if (known := usage.of(key)) else None for key in keys] == [1000, None, 1000]
+    layers.stuck.set()
+    await settle(usage)
+    assert usage.of("stuck") is not None
+
+
 async def test_what_is_forgotten_while_it_is_measured_stays_forgotten(usage: LayerUsage, layers: Layers) -> None:
-    asking = asyncio.create_task(usage.of("stuck"))
+    asking = asyncio.create_task(usage.measured(["stuck"]))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     usage.forget("stuck")
     layers.stuck.set()
-    assert await asking is None
+    await asking
+    assert usage.of("stuck") is None
