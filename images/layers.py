@@ -4,8 +4,10 @@
       unpacking/<id>/   being filled: removed at the next start
       layers/<id>/      finished, and on disk before it has this name
 
-A layer's identity is its chain id, for what a layer looks like depends on those below it; the directory's name is
-32 hex digits of it (128 bits), as the names of all layers have to fit into one page of mount options.
+A layer's identity is its chain id, for what a layer looks like depends on those below it. The directory's name is
+short, as the names of all layers have to fit into one page of mount options, and made by hashing: the chain id of a
+first layer is its diff id, any text that the image's author likes, so a part of it would let one image take the name
+of another one's layer, which goes when the false one fails to be what it promised.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from runtime.linux.syscalls import syncfs
 
 KIND = "snapshot"
 PREFIX = "layers/"
+#: Hex digits of a directory's name: 128 bits.
 NAME_LENGTH = 32
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
@@ -79,7 +82,7 @@ class Layers:
 
     def directory(self, chain_id: Digest) -> Path:
         """Where a finished layer is."""
-        return self._finished / chain_id.hex[:NAME_LENGTH]
+        return self._finished / name_of(chain_id)
 
     async def obtain(self, wanted: Wanted, transfer: Transfer) -> None:
         """Return once the layer, and with it all below, is finished; raises ImageError, OSError."""
@@ -87,7 +90,7 @@ class Layers:
             await self._flights.join(wanted.chain_id, partial(self._make, wanted, transfer))
 
     async def _make(self, wanted: Wanted, transfer: Transfer) -> None:
-        directory = self._unpacking / self.directory(wanted.chain_id).name
+        directory = self._unpacking / name_of(wanted.chain_id)
         effect = Effect(KIND, PREFIX + directory.name, detail={"chain_id": wanted.chain_id})
         async with self._being_made(wanted.below, transfer) as below:
             try:
@@ -155,7 +158,7 @@ class Layers:
         """Delete what throw() has returned, unless the layer has been made anew: its entry is that one's then."""
         self._trash.delete(thrown)
         if not self.directory(chain_id).exists() and not self._flights.under_way(chain_id):
-            self._ledger.strike((KIND, PREFIX + self.directory(chain_id).name))
+            self._ledger.strike((KIND, PREFIX + name_of(chain_id)))
 
     def recover(self) -> None:
         """At the start: finished layers that are in the ledger are taken over, everything else goes. Blocks."""
@@ -169,14 +172,28 @@ class Layers:
             effect = known.pop(PREFIX + directory.name, None)
             if effect is None or "bytes" not in effect.detail:
                 self._trash.delete(self._trash.throw(directory))
-            else:
-                detail = effect.detail
-                self.usage[Digest.parse(detail["chain_id"])] = (int(detail["bytes"]), int(detail["inodes"]))
+                continue
+            chain_id = Digest.parse(effect.detail["chain_id"])
+            if directory.name != name_of(chain_id):
+                known.pop(PREFIX + name_of(chain_id), None)
+                self._rename(directory, chain_id, effect)
+            self.usage[chain_id] = (int(effect.detail["bytes"]), int(effect.detail["inodes"]))
         self._ledger.strike(*known.values())
+
+    def _rename(self, directory: Path, chain_id: Digest, effect: Effect) -> None:
+        """A name that an earlier version gave; mounted overlays go on, since they hold the directory itself."""
+        self._ledger.record(Effect(KIND, PREFIX + name_of(chain_id), detail=effect.detail))
+        os.rename(directory, self.directory(chain_id))
+        self._ledger.strike(effect)
 
     async def close(self) -> None:
         """Give up what is being unpacked."""
         await self._flights.close()
+
+
+def name_of(chain_id: Digest) -> str:
+    """The name of a layer's directory, which nobody can choose."""
+    return Digest.of(chain_id.encode()).hex[:NAME_LENGTH]
 
 
 def _spread_subdirectories(path: Path) -> None:

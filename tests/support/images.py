@@ -65,8 +65,12 @@ def push_image(
     form: str = "gzip",
     docker: bool = False,
     platform: Platform | None = None,
+    claimed: Sequence[str] = (),
 ) -> Pushed:
-    """Push an image as `name` ("repo:tag"); without layers it is busybox, without a config its Cmd is `sh`."""
+    """Push an image as `name` ("repo:tag"); without layers it is busybox, without a config its Cmd is `sh`.
+
+    `claimed`: the diff ids that its config lies about.
+    """
     repository, _, tag = name.rpartition(":")
     tars = [layer if isinstance(layer, bytes) else layer_tar(layer) for layer in layers or [busybox_rootfs()]]
     diff_ids = tuple(f"sha256:{hashlib.sha256(tar).hexdigest()}" for tar in tars)
@@ -74,7 +78,7 @@ def push_image(
     document = {
         **(platform or Platform.host()).to_json(),
         "config": dict(config if config is not None else {"Cmd": ["sh"]}),
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "rootfs": {"type": "layers", "diff_ids": claimed or diff_ids},
         "history": [],
     }
     body = json.dumps(document).encode()

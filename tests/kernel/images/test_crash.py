@@ -12,6 +12,7 @@ import pytest
 
 from images import ImageStore
 from images.build import regular
+from images.layers import name_of
 from images.store import FAILPOINTS
 from runtime.linux import failpoints
 from runtime.linux.ledger import Ledger
@@ -76,7 +77,7 @@ async def test_kill(
     assert {path.name for path in (root / "content/ingest").iterdir()} == {e.key for e in ledger.entries("ingest")}
     for folder in ("snapshots/unpacking", "snapshots/containers", "trash"):
         assert list((root / folder).iterdir()) == []
-    needed = {f"layers/{layer.hex[:32]}" for image in store.list() for layer in image.layers}
+    needed = {f"layers/{name_of(layer)}" for image in store.list() for layer in image.layers}
     assert on_disk == needed, "layers without an image are collected at the start"
     image = await store.pull(pushed.ref)
     assert Path((await store.containers.prepare("c2", image.id)).lower[-1], "bin/sh").exists()

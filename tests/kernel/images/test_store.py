@@ -16,8 +16,9 @@ import pytest
 from images import Image, ImageStore
 from images.build import busybox_tree, directory, regular
 from images.errors import DigestMismatch, DiskFull, ImageError, ImageNotFound, MalformedImage
+from images.layers import name_of
 from images.platform import Platform
-from runtime.linux.ledger import Ledger
+from runtime.linux.ledger import Effect, Ledger
 from runtime.linux.records import Records
 from tests.support.images import busybox_rootfs, push_image, push_index
 from tests.support.registry import Registry
@@ -158,14 +159,54 @@ async def test_what_nobody_wrote_down_goes_at_the_start(
     assert [found.id for found in again.list()] == [other.id]
     assert {entry.key for entry in ledger.entries("snapshot")} == {
         "containers/c1",
-        f"layers/{image.layers[0].hex[:32]}",
-        f"layers/{other.layers[0].hex[:32]}",
+        f"layers/{name_of(image.layers[0])}",
+        f"layers/{name_of(other.layers[0])}",
     }
     assert not (root / "content/ingest/sha256-foreign").exists()
     assert sorted(path.name for path in (root / "snapshots/layers").iterdir()) == sorted(
-        layer.hex[:32] for layer in (image.layers[0], other.layers[0])
+        name_of(layer) for layer in (image.layers[0], other.layers[0])
     )
     assert [path.name for path in (root / "snapshots/containers").iterdir()] == ["c1"]
+    await again.close()
+
+
+async def test_an_image_that_claims_the_layer_of_another(
+    store: ImageStore, registry: Registry, tmp_path: Path, ledger: Ledger, records: Records
+) -> None:
+    """Its diff id begins as the other's; what it has promised it is not, and only itself goes for that."""
+    victim = push_image(registry, "claimed:victim", [[regular("base", b"base")]])
+    claim = victim.diff_ids[0][:-32] + "0" * 32
+    hostile = push_image(registry, "claimed:hostile", [[regular("false", b"false")]], claimed=[claim])
+    image = await store.pull(victim.ref)
+    (lower,) = (await store.containers.prepare("c1", image.id)).lower
+    with pytest.raises(DigestMismatch, match="unpacks to"):
+        await store.pull(hostile.ref)
+    assert os.listdir(lower) == ["base"]
+    again = ImageStore(tmp_path / "root", ledger, records)
+    await again.recover()
+    assert [found.id for found in again.list()] == [image.id]
+    assert os.listdir(lower) == ["base"]
+    await again.close()
+
+
+@pytest.mark.parametrize("renamed", [False, True], ids=["killed before the rename", "killed after the rename"])
+async def test_layers_that_an_earlier_version_named(
+    store: ImageStore, registry: Registry, tmp_path: Path, ledger: Ledger, records: Records, renamed: bool
+) -> None:
+    """By the first digits of their chain id; also when a crash comes between the steps of the renaming."""
+    image = await store.pull(push_image(registry, "earlier:1", [[regular("base", b"base")]]).ref)
+    (entry,) = ledger.entries("snapshot")
+    new = tmp_path / "root/snapshots" / entry.key
+    old = Effect("snapshot", f"layers/{image.layers[0].hex[:32]}", detail=entry.detail)
+    ledger.record(old)
+    if not renamed:
+        new.rename(tmp_path / "root/snapshots" / old.key)
+    again = ImageStore(tmp_path / "root", ledger, records)
+    await again.recover()
+    (lower,) = (await again.containers.prepare("c1", image.id)).lower
+    assert (Path(lower), os.listdir(lower)) == (new, ["base"])
+    await again.containers.release("c1")
+    assert [found.key for found in ledger.entries("snapshot")] == [entry.key]
     await again.close()
 
 
