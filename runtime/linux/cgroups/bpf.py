@@ -30,6 +30,8 @@ DEVICE_TYPE: Final = {"b": 1, "c": 2}
 
 LDX_W, MOV_REG, MOV_IMM, AND_IMM, RSH_IMM, JNE_IMM, JEQ_IMM, EXIT = 0x61, 0xBF, 0xB7, 0x57, 0x77, 0x55, 0x15, 0x95
 MAX_PROGRAMS = 64
+#: Bytes of bpf_attr.query with all that it has ever gained.
+QUERY_SIZE: Final = 64
 
 _bpf = numbered("bpf", c_int, c_void_p, c_uint)
 
@@ -107,7 +109,9 @@ def _load(instructions: bytes) -> int:
 def _attached(cgroup: int) -> list[int]:
     """Ids of the device programs attached to this very cgroup."""
     ids = (ctypes.c_uint32 * MAX_PROGRAMS)()
-    attributes = struct.pack("=IIIIQI", cgroup, BPF_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), MAX_PROGRAMS)
+    fields = struct.pack("=IIIIQI", cgroup, BPF_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), MAX_PROGRAMS)
+    # Linux 6.17 to 7.1 write the last field, the revision, whatever size they are told.
+    attributes = fields.ljust(QUERY_SIZE, b"\0")
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     _bpf(_number(), BPF_PROG_QUERY, ctypes.addressof(buffer), len(attributes))
     return list(ids)[: struct.unpack_from("=I", buffer, 24)[0]]

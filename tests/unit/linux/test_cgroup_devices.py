@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from typing import Any
 
@@ -118,3 +119,14 @@ def test_the_program_of_an_allow_list(kind: str, major: int, minor: int, access:
 def test_the_program_of_a_deny_list(kind: str, major: int, minor: int, access: int, expected: int) -> None:
     policy = DevicePolicy.from_rules([rule(False, "b", 8, None, "w"), rule(False, "c", 1, 1)])
     assert verdict(policy, kind, major, minor, access) == expected
+
+
+def test_a_query_has_room_for_all_that_kernels_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux 6.17 and later put a revision at offset 56, also where the caller has said that it ends before that."""
+    seen: list[bytes] = []
+    monkeypatch.setattr(bpf, "_bpf", lambda number, command, at, size: seen.append(ctypes.string_at(at, size)))
+    assert bpf._attached(5) == [0] * bpf.MAX_PROGRAMS
+    (attributes,) = seen
+    assert struct.unpack_from("=IIII", attributes) == (5, bpf.BPF_CGROUP_DEVICE, 0, 0)
+    assert struct.unpack_from("=I", attributes, 24) == (bpf.MAX_PROGRAMS,)
+    assert attributes[28:] == bytes(36)  # what an older kernel does not know must be 0
