@@ -50,11 +50,7 @@ class Service:
     async def start(self, patience: float = 60.0) -> None:
         """Return when it is ready, and keep it running from then on. Raises StartFailed."""
         self._spawn()
-        ready, ended = (asyncio.create_task(event.wait()) for event in (self._ready, self._ended))
-        await asyncio.wait({ready, ended}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        for task in (ready, ended):
-            task.cancel()
-        if not self._ready.is_set():
+        if not await self._is_ready(patience):
             how = "ended" if self._ended.is_set() else f"was not ready within {patience:.0f} s"
             await self.stop()
             raise StartFailed(f"{self.name} {how}; its last words, from {self.log}:\n{self.last_words()}")
@@ -99,8 +95,18 @@ class Service:
             tries += 1
             self.restarts += 1
             self._spawn()
-            await self._ready.wait()
-            self._told(f"{self.name} is back")
+            if await self._is_ready():
+                self._told(f"{self.name} is back")
+
+    async def _is_ready(self, patience: float | None = None) -> bool:
+        """As soon as it is, or will not be: it has ended, or `patience` seconds are over."""
+        ready, ended = (asyncio.create_task(event.wait()) for event in (self._ready, self._ended))
+        try:
+            await asyncio.wait({ready, ended}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (ready, ended):
+                task.cancel()
+        return self._ready.is_set()
 
     def _spawn(self) -> None:
         self._ready.clear()

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.up import service
 from nodeagent.up.service import Service, StartFailed
 
 SPEAKS = "import time; from runtime.linux.notify import notify; notify('READY=1'); time.sleep(100)"
+#: Ready and gone; gone before it is ready; ready, and there to stay.
+SECOND_START_FAILS = (
+    "import sys, time; from pathlib import Path; from runtime.linux.notify import notify; starts = Path(sys.argv[1]);"
+    "done = len(starts.read_text()) if starts.exists() else 0; starts.write_text('x' * (done + 1));"
+    "done == 1 or notify('READY=1'); time.sleep(100 if done > 1 else 0); sys.exit(3)"
+)
 ROOT = Path(__file__).parents[3]
 
 
@@ -45,3 +52,26 @@ async def test_a_daemon_speaks_for_itself(tmp_path: Path, monkeypatch: pytest.Mo
     speaking = Service("speaking", [sys.executable, "-c", SPEAKS], tmp_path / "speaking.log", print)
     await speaking.start()
     await speaking.stop()
+
+
+async def test_a_daemon_that_dies_before_it_is_back_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(service, "PAUSES", (0.01, 0.02, 0.03))
+    said: list[str] = []
+    back = asyncio.Event()
+
+    def told(words: str) -> None:
+        said.append(words)
+        if words == "frail is back":
+            back.set()
+
+    command = [sys.executable, "-c", SECOND_START_FAILS, str(tmp_path / "starts")]
+    frail = Service("frail", command, tmp_path / "frail.log", told)
+    await frail.start()
+    async with asyncio.timeout(10):
+        await back.wait()
+    await frail.stop()
+    ended = "frail ended with status 3; pods go on; again in"
+    assert said == [f"{ended} 0.01 s", f"{ended} 0.02 s", "frail is back"]
