@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from cri.proto import api_pb2 as api
@@ -26,6 +28,7 @@ def sandbox_key(metadata: api.PodSandboxMetadata) -> SandboxKey:
 
 class _Identified(Protocol):
     id: str
+    lock: asyncio.Lock
 
 
 T = TypeVar("T", bound=_Identified)
@@ -43,6 +46,9 @@ class Index(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def __contains__(self, item: T) -> bool:
+        return self._by_id.get(item.id) is item
 
     def add(self, item: T) -> None:
         self._by_id[item.id] = item
@@ -69,6 +75,14 @@ class Index(Generic[T]):
             raise NotFound(f"no {self._noun} {id[:80]!r} here")
         return found
 
+    @contextlib.asynccontextmanager
+    async def held(self, item: T) -> AsyncIterator[None]:
+        """Hold an object's lock; raises NotFound when it was removed while we waited: its records are gone for good."""
+        async with item.lock:
+            if item not in self:
+                raise NotFound(f"{self._noun} {item.id[:13]} was removed meanwhile")
+            yield
+
 
 class Store:
     """The index and its records; every method that changes something has reached the file when it returns."""
@@ -94,7 +108,8 @@ class Store:
     def forget_sandbox(self, sandbox: Sandbox) -> None:
         self._records.delete(SANDBOX, sandbox.id)
         self.sandboxes.discard(sandbox.id)
-        self._by_name.pop(sandbox_key(sandbox.config.metadata), None)
+        if self.named_sandbox(key := sandbox_key(sandbox.config.metadata)) is sandbox:
+            del self._by_name[key]
 
     def add_container(self, container: Container) -> None:
         self._records.put(CONTAINER, container.id, container.to_record())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
+from runtime.linux.cgroups import Cgroup
 from tests.support.asking import refused
 from tests.support.crid import Crid
 
@@ -30,6 +34,24 @@ async def test_the_life_of_a_container(crid: Crid, busybox: str) -> None:
         await crid.cri.RemoveContainer(container_id=id)
     with pytest.raises(CriError, match="no container"):
         await crid.status(id)
+
+
+async def test_what_waited_for_a_removal_finds_nothing(crid: Crid, busybox: str) -> None:
+    """A removed container is neither started, which nothing would ever end, nor written down again."""
+    pod = await crid.run_pod()
+    id = await crid.create(pod, busybox, ["sleep", "1000"])
+    update = {"container_id": id, "linux": {"memory_limit_in_bytes": 64 << 20}}
+    calls = [
+        crid.cri.RemoveContainer(container_id=id),
+        crid.cri.StartContainer(container_id=id),
+        crid.cri.UpdateContainerResources(**update),
+        crid.cri.RemoveContainer(container_id=id),
+    ]
+    _, *waited, _ = await asyncio.gather(*calls, return_exceptions=True)
+    assert [getattr(answer, "code", answer) for answer in waited] == ["NOT_FOUND", "NOT_FOUND"]
+    with contextlib.closing(sqlite3.connect(crid.root / "ledger.db")) as database:
+        assert database.execute("SELECT kind FROM records WHERE id = ?", (id,)).fetchall() == []
+    assert not Cgroup(f"/{crid.bridge}/pod{pod[1].metadata.uid}/{id}").exists()
 
 
 async def test_success_is_completed(crid: Crid, busybox: str) -> None:

@@ -204,6 +204,22 @@ async def test_the_hosts_namespaces(crid: Crid, busybox: str) -> None:
     assert (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0])).status.network.ip == ""
 
 
+async def test_what_waited_for_a_removal_finds_nothing(crid: Crid) -> None:
+    """Nor does it take away a new pod of the same name."""
+    id, config = await crid.run_pod()
+    calls = [
+        crid.cri.RemovePodSandbox(pod_sandbox_id=id),
+        crid.cri.UpdatePodSandboxResources(pod_sandbox_id=id, resources={"cpu_shares": 5}),
+        crid.cri.RemovePodSandbox(pod_sandbox_id=id),
+    ]
+    first, update, second = await asyncio.gather(*calls, return_exceptions=True)
+    assert first == second == api.RemovePodSandboxResponse()
+    assert isinstance(update, CriError) and update.code == "NOT_FOUND"
+    assert id not in {item.id for item in (await crid.cri.ListPodSandbox()).items}
+    new = (await crid.run_pod(config))[0]
+    assert (await crid.run_pod(config))[0] == new != id
+
+
 async def test_a_shared_pid_namespace(crid: Crid, busybox: str) -> None:
     pod = await crid.run_pod()  # the interface's default is POD
     await crid.run(pod, busybox, ["sleep", "12345"], name="one")

@@ -22,7 +22,7 @@ async def checkpoint_container(
         await asyncio.to_thread(check_location, request.location)
         check_container(container)
         program = await daemon.criu.program()
-        async with container.lock, paused([container]):
+        async with daemon.store.containers.held(container), paused([container]):
             await take(daemon, container, program, request.location, float(request.timeout) or SECONDS)
     except Exception as error:
         error.add_note(f"while checkpointing container {container.id[:13]} ({container.name})")

@@ -83,7 +83,7 @@ async def _take_all(
     try:
         async with contextlib.AsyncExitStack() as held:
             for container in containers:
-                await held.enter_async_context(container.lock)
+                await held.enter_async_context(daemon.store.containers.held(container))
             await held.enter_async_context(paused(containers))
             for container in containers:
                 location = str(directory / archives[container.config.metadata.name])

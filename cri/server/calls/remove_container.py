@@ -26,7 +26,7 @@ async def remove_container(daemon: Daemon, request: api.RemoveContainerRequest) 
 async def remove(daemon: Daemon, container: Container) -> None:
     """Leave nothing of a container; its log belongs to the client and stays."""
     async with container.lock:
-        if daemon.store.containers.find(container.id) is None:
+        if container not in daemon.store.containers:
             return  # somebody else removed it while we waited for the lock
         if container.running:
             await kill_and_wait(daemon, container)

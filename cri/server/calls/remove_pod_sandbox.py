@@ -14,6 +14,8 @@ async def remove_pod_sandbox(daemon: Daemon, request: api.RemovePodSandboxReques
     sandbox = daemon.store.sandboxes.find(request.pod_sandbox_id)
     if sandbox is not None:
         async with sandbox.lock:
+            if sandbox not in daemon.store.sandboxes:
+                return api.RemovePodSandboxResponse()  # somebody else removed it while we waited for the lock
             await stop(daemon, sandbox)
             for container in list(sandbox.containers.values()):
                 await remove(daemon, container)

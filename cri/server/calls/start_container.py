@@ -26,7 +26,7 @@ START_ERROR_EXIT_CODE = 128
 async def start_container(daemon: Daemon, request: api.StartContainerRequest) -> api.StartContainerResponse:
     """RUNNING on return. A container that could not be started is EXITED, with the reason in its status."""
     container = daemon.store.containers.get(request.container_id)
-    async with container.lock:
+    async with daemon.store.containers.held(container):
         _check(container)
         await _start(daemon, container)
     return api.StartContainerResponse()

@@ -13,7 +13,7 @@ async def update_container_resources(
 ) -> api.UpdateContainerResourcesResponse:
     """What the request leaves unset stays as it is. Raises WrongState, InvalidRequest, MissingController, OSError."""
     container = daemon.store.containers.get(request.container_id)
-    async with container.lock:
+    async with daemon.store.containers.held(container):
         # Both are checked again after the plugins, which may take long and ask for other limits.
         check_has_limits(container)
         oci_resources(merged(container.resources, request.linux))

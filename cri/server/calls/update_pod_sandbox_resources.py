@@ -11,7 +11,7 @@ async def update_pod_sandbox_resources(
 ) -> api.UpdatePodSandboxResourcesResponse:
     """The cgroup belongs to the client, which has changed it before this call; what we report follows."""
     sandbox = daemon.store.sandboxes.get(request.pod_sandbox_id)
-    async with sandbox.lock:
+    async with daemon.store.sandboxes.held(sandbox):
         await daemon.nri.update_pod(sandbox, request)
         if request.HasField("resources"):
             sandbox.config.linux.resources.CopyFrom(request.resources)

@@ -59,7 +59,7 @@ class Changes:
         async with contextlib.AsyncExitStack() as held:
             # The wait is cut off, never the change: the kernel, the runtime and the records are to say the same.
             async with asyncio.timeout(UPDATE_SECONDS):
-                await held.enter_async_context(container.lock)
+                await held.enter_async_context(self._store.containers.held(container))
             await change_limits(self._store, container, self.limits(container, resources))
 
     def limits(self, container: Container, resources: nri.LinuxResources) -> dict[str, Any]:

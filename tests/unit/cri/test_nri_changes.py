@@ -17,6 +17,7 @@ from cri.server.nri.changes import Changes
 from cri.server.nri.config import NriConfig
 from cri.server.nri.plugin import Plugin, Terms
 from cri.server.nri.plugins import Plugins
+from cri.server.store import Index
 from runtime.client import ShimLost, StartError
 from runtime.linux.cgroups import CgroupError, Layout
 from runtime.linux.database import DatabaseFull
@@ -40,7 +41,10 @@ def updates(containers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Call
     def with_change(change: Change) -> Changes:
         monkeypatch.setattr(changes, "change_limits", change)
         monkeypatch.setattr(changes, "UPDATE_SECONDS", 0.01)
-        return Changes(SimpleNamespace(containers=SimpleNamespace(find=containers.get)))  # type: ignore[arg-type]
+        index: Index[Any] = Index("container")
+        for container in containers.values():
+            index.add(container)
+        return Changes(SimpleNamespace(containers=index))  # type: ignore[arg-type]
 
     return with_change
 

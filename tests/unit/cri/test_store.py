@@ -103,6 +103,22 @@ def test_a_broken_record_is_told_and_left(records: Records) -> None:
     assert len(again.sandboxes) == 1
 
 
+async def test_what_waited_for_the_lock_of_something_removed(records: Records) -> None:
+    store, old, new = Store(records), sandbox(ready_at=6), sandbox(ready_at=6)
+    new.id = "b" * 64
+    store.save_sandbox(old)
+    async with store.sandboxes.held(old):
+        waiting = asyncio.create_task(store.sandboxes.held(old).__aenter__())
+        await asyncio.sleep(0)
+        store.forget_sandbox(old)
+        store.save_sandbox(new)
+    with pytest.raises(NotFound, match="pod sandbox aaaaaaaaaaaaa was removed meanwhile"):
+        await waiting
+    assert not old.lock.locked()
+    store.forget_sandbox(old)  # the new one of its name stays known by it
+    assert store.named_sandbox(sandbox_key(new.config.metadata)) is new
+
+
 def test_prefixes(records: Records) -> None:
     store = Store(records)
     for id in ("ab" + "0" * 62, "ac" + "0" * 62):
