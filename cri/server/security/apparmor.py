@@ -8,6 +8,7 @@ asked for by name, and the default is none, as with the peers.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -18,6 +19,8 @@ from cri.server.errors import InvalidRequest, NotFound, WrongState
 from runtime.linux.commands import CommandFailed, run_command
 from runtime.linux.files import read_limited
 from runtime.linux.lsm import APPARMOR, apparmor_enabled
+
+log = logging.getLogger("crid")
 
 DEFAULT: Final = "nodeagent-default"
 PARSER: Final = "apparmor_parser"
@@ -61,6 +64,10 @@ class AppArmor:
         self.enabled = apparmor_enabled() if enabled is None else enabled
         self._directory = directory
         self._loading = asyncio.Lock()
+        #: Whether the default profile in the kernel is this program's, and not that of an older one.
+        self._current = False
+        if self.enabled and shutil.which(PARSER) is None:
+            log.warning("%s is not installed: the default AppArmor profile, unless it is loaded, is none", PARSER)
 
     async def profile_of(self, context: api.LinuxContainerSecurityContext) -> str:
         """The name of the container's profile, "" for none.
@@ -97,11 +104,13 @@ class AppArmor:
     async def _default(self) -> str:
         """The default profile, loaded when it is not; "" where nothing is there to load it with."""
         async with self._loading:
-            if DEFAULT in await asyncio.to_thread(self._loaded):
+            loaded = DEFAULT in await asyncio.to_thread(self._loaded)
+            if loaded and self._current:
                 return DEFAULT
             if shutil.which(PARSER) is None:
-                return ""
+                return DEFAULT if loaded else ""
             await asyncio.to_thread(_load_default)
+            self._current = True
             return DEFAULT
 
 

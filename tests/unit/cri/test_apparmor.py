@@ -83,9 +83,10 @@ async def test_without_apparmor_only_a_name_is_refused(tmp_path: Path) -> None:
         await host.profile_of(context(**named("strict")))
 
 
-async def test_the_default_profile_is_loaded_when_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("before", ["", f"{DEFAULT} (enforce)\n"], ids=["none", "an older one"])
+async def test_the_default_profile_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
     """The parser is a stand-in here: it stores what it is given, and lists it as the kernel would."""
-    (tmp_path / "profiles").write_text("")
+    (tmp_path / "profiles").write_text(before)
     parser = tmp_path / "apparmor_parser"
     parser.write_text(
         '#!/bin/sh\n[ "$1" = -Kr ] || exit 1\n'
@@ -96,6 +97,9 @@ async def test_the_default_profile_is_loaded_when_it_is_not(tmp_path: Path, monk
     host = AppArmor(enabled=True, directory=tmp_path)
     assert await host.profile_of(context()) == DEFAULT
     assert (tmp_path / "text").read_text() == apparmor.PROFILE
+    (tmp_path / "text").unlink()
+    assert await host.profile_of(context()) == DEFAULT
+    assert not (tmp_path / "text").exists()
     (tmp_path / "profiles").write_text("")
     parser.write_text("#!/bin/sh\ncat > /dev/null\necho syntax error >&2\nexit 1\n")
     with pytest.raises(WrongState, match="syntax error"):
