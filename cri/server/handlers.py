@@ -3,7 +3,7 @@
 The built-in runtime needs nothing. Of an external one the program is looked for whenever it is named; what it can do
 it is asked itself (`RUNTIME features`, runtime-spec features.md), when crid starts and again when it has changed on
 disk. That is a foreign program: it has a deadline, nobody waits for it longer than a moment, and one that does not
-know the question can do nothing special.
+know the question can do nothing special. One that gives no answer is asked again a minute later.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fnmatch
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,7 @@ FEATURES_SECONDS = 5.0
 FEATURES_LIMIT = 1 << 20
 #: Seconds that an answer waits for features that are being asked for; afterwards they are not known yet.
 MOMENT = 0.25
+RETRY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,25 @@ class Found:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question for a program's features: which program, when, and the answer, None when there was none."""
+
+    mark: tuple[str, int, int]
+    at: float
+    answer: asyncio.Task[dict[str, Any] | None]
+
+    def failed_long_ago(self) -> bool:
+        return self.answer.done() and self.answer.result() is None and time.monotonic() - self.at > RETRY_SECONDS
+
+
 class Handlers:
     """The configured handlers by name."""
 
     def __init__(self, config: Config) -> None:
         self._configs = {runtime.name: runtime for runtime in config.runtimes}
         self._default = config.default_runtime
-        self._features: dict[str, tuple[Any, asyncio.Task[dict[str, Any]]]] = {}
+        self._asked: dict[str, _Asked] = {}
 
     @property
     def default(self) -> str:
@@ -85,20 +99,19 @@ class Handlers:
         if asked:
             await asyncio.wait(asked.values(), timeout=MOMENT)
         for name, task in asked.items():
-            if task.done() and "rro" in _strings(task.result().get("mountOptions")):
+            if task.done() and "rro" in _strings((task.result() or {}).get("mountOptions")):
                 found[name] = replace(found[name], recursive_read_only=True)
         return found
 
-    def _ask(self, name: str, path: str) -> asyncio.Task[dict[str, Any]]:
-        """The task that asks a program for its features; a new one when the program has changed."""
+    def _ask(self, name: str, path: str) -> asyncio.Task[dict[str, Any] | None]:
+        """The task that asks a program for its features; a new one when it has changed, or gave no answer."""
         status = os.stat(path)
         mark = path, status.st_mtime_ns, status.st_size
-        known = self._features.get(name)
-        if known is None or known[0] != mark:
-            command = [path, *self._configs[name].args]
-            known = mark, asyncio.create_task(asyncio.to_thread(_features, command))
-            self._features[name] = known
-        return known[1]
+        known = self._asked.get(name)
+        if known is None or known.mark != mark or known.failed_long_ago():
+            answer = asyncio.create_task(asyncio.to_thread(_features, [path, *self._configs[name].args]))
+            known = self._asked[name] = _Asked(mark, time.monotonic(), answer)
+        return known.answer
 
 
 def _look(handler: RuntimeConfig) -> Found:
@@ -113,15 +126,18 @@ def _look(handler: RuntimeConfig) -> Found:
     return Found(os.path.abspath(place))
 
 
-def _features(command: list[str]) -> dict[str, Any]:
-    """The answer to `features`, {} from a runtime that does not know it (crun before 1.10) or gives no answer.
+def _features(command: list[str]) -> dict[str, Any] | None:
+    """The answer to `features`, {} from a runtime that does not know it (crun before 1.10), None when there is none.
 
     One that hangs dies with crid at the latest.
     """
     try:
         done = run_command(mortal([*command, "features"]), timeout=FEATURES_SECONDS, limit=FEATURES_LIMIT)
+    except (CommandFailed, OSError):
+        return None
+    try:
         answer = json.loads(done.stdout) if done.returncode == 0 else {}
-    except (CommandFailed, OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 

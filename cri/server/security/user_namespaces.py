@@ -6,7 +6,9 @@ cannot do with it is refused here, by the name of the field, before anything is 
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from runtime.linux.mounts import bind, idmap
 
 FIELD = "namespace_options.userns_options"
 ID_MAX = (1 << 32) - 2
+RETRY_SECONDS = 60.0
 Maps = dict[str, list[list[int]]]
 
 
@@ -131,19 +134,28 @@ def oci_mappings(maps: Maps | None) -> dict[str, Any]:
 
 
 class UserNamespaces:
-    """Whether pods can have one on this host; found out once, by making one with an overlay of id-mapped layers."""
+    """Whether pods can have one on this host; found out by making one with an overlay of id-mapped layers.
+
+    That they can be had is true for good. Why not may be the moment's trouble, a trial that ran out of time or of
+    space: it is tried again a minute later.
+    """
 
     def __init__(self, runtime: Runtime, root: Path) -> None:
         """`root` is where images' layers are: it depends on their filesystem."""
         self._runtime = runtime
         self._root = root
         self._problem: str | None = None
+        self._tried_at = 0.0
+        self._trying = asyncio.Lock()
 
     async def problem(self) -> str:
         """Why they cannot be had; empty when they can. Raises nothing: what cannot be found out is a problem too."""
-        if self._problem is None:
-            self._problem = await self._runtime.try_user_namespace(str(self._root))
-        return self._problem
+        async with self._trying:
+            late = bool(self._problem) and time.monotonic() - self._tried_at > RETRY_SECONDS
+            if self._problem is None or late:
+                self._problem = await self._runtime.try_user_namespace(str(self._root))
+                self._tried_at = time.monotonic()
+            return self._problem
 
     async def check(self, external: str) -> None:
         """Raise WrongState where they cannot be had; `external` names the pod's runtime if it is not the built-in."""
