@@ -2,7 +2,8 @@
 
 Facts: the distribution project's docs on token authentication (/docs/spec/auth). A password goes to the registry
 that asked for Basic, or to the token service that it names, over HTTPS if the registry is itself reached so; the
-token goes to that registry only. Nothing is sent before it is asked for, and nothing follows a redirect elsewhere.
+token goes to that registry only. Nothing is sent before it is asked for, nothing follows a redirect elsewhere, and
+who is redirected to may ask in vain (the way in of CVE-2020-15157).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from images.errors import RegistryError, Unauthorized
 from images.registry.challenge import Challenge, parse_challenges
 from images.registry.credentials import Auth
 from images.registry.hosts import Host
-from images.registry.http import Answer, Http
+from images.registry.http import Answer, Http, same_server
 
 TOKEN_LIMIT = 1 << 20
 #: What the specification lets a client assume of a token that does not say how long it lives; in seconds.
@@ -40,7 +41,12 @@ class Authorizer:
         return {"Authorization": value} if value and time.monotonic() < expires else {}
 
     async def answer(self, host: Host, refused: Answer, shown: Mapping[str, str]) -> bool:
-        """Prepare what a 401 asks for; False when just that was `shown`. Raises Unauthorized, RegistryError."""
+        """Prepare what a 401 asks for; False when just that was `shown`, or when it is not the host who asks.
+
+        Raises Unauthorized, RegistryError.
+        """
+        if not same_server(refused.url, host.base):
+            return False
         if self.header(host) not in ({}, shown):
             return True  # another request of this pull has been through this meanwhile
         self._headers.pop(host.name, None)

@@ -74,7 +74,7 @@ class Repository:
                     return
                 with connection_errors(str(response.url)):
                     body = await response.content.read(ERROR_BODY)
-                answer = Answer(response.status, response.headers, body)
+                answer = Answer(str(response.url), response.status, response.headers, body)
             if answer.status != 401 or not await self._authorizer.answer(host, answer, shown):
                 break
         raise self._refusal(host, path, answer)

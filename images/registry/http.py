@@ -34,8 +34,9 @@ FAILURES = (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError, ValueError
 
 @dataclass(slots=True)
 class Answer:
-    """A response whose body is read already."""
+    """A response whose body is read already; `url` is where it came from, after redirects."""
 
+    url: str
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -83,7 +84,7 @@ class Http:
                         body += chunk
                         if len(body) > limit:
                             raise TooLarge(f"{urlsplit(url).netloc} sends more than the {limit} bytes allowed here")
-                    return Answer(response.status, response.headers, bytes(body))
+                    return Answer(str(response.url), response.status, response.headers, bytes(body))
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -99,7 +100,7 @@ class Http:
                 sent = self._session.request(
                     method,
                     yarl.URL(url, encoded=True),
-                    headers=headers if _same_server(origin.geturl(), url) else _harmless(headers),
+                    headers=headers if same_server(origin.geturl(), url) else _harmless(headers),
                     data=data,
                     allow_redirects=False,
                     ssl=host.tls or True,
@@ -147,7 +148,8 @@ def _words(error: BaseException) -> str:
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
-def _same_server(one: str, other: str) -> bool:
+def same_server(one: str, other: str) -> bool:
+    """Whether two URLs lead to one server, in the same way."""
     return urlsplit(one)[:2] == urlsplit(other)[:2]
 
 

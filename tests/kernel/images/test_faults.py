@@ -247,6 +247,25 @@ async def test_a_redirect_elsewhere_gets_no_credentials(store: ImageStore, tmp_p
             assert [seen.authorization for seen in other.requests] == ["", ""]
 
 
+@pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
+async def test_who_is_redirected_to_cannot_ask_for_credentials(
+    store: ImageStore, registry: Registry, part: str
+) -> None:
+    """Neither Basic, nor by naming a token service of its own (CVE-2020-15157)."""
+    name, _, _ = pushed_image(registry)
+    async with FaultyRegistry(registry) as faulty, FaultyRegistry(registry, bearer=True) as thief:
+        faulty.add(part, status(307, Location=f"http://{thief.host}/v2/faults{part}1"))
+        for auth in (Auth(USER, PASSWORD), Auth(identity_token=PASSWORD)):
+            with pytest.raises(Unauthorized, match=faulty.host):
+                await store.pull(f"{faulty.host}/{name}", auth=auth)
+        assert thief.asked("/token") == []
+        thief.add(part, status(401, WWW_Authenticate='Basic realm="x"'))
+        thief._bearer = False
+        with pytest.raises(Unauthorized, match=faulty.host):
+            await store.pull(f"{faulty.host}/{name}", auth=Auth(USER, PASSWORD))
+        assert {seen.authorization for seen in thief.requests + faulty.requests} == {""}
+
+
 async def test_a_registry_with_tls(store: ImageStore, tmp_path: Path) -> None:
     with Registry(tmp_path / "tls", tls=True) as secure:
         pushed = push_image(secure, "secure:1", [[regular("data", b"data")]])
