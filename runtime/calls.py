@@ -66,11 +66,13 @@ class Calls:
         future: asyncio.Future[Message] = self._loop.create_future()
         self._waiting[number] = future
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as deadline:
                 if sending is not None:
                     await sending
                 return await future
         except TimeoutError as error:
+            if not deadline.expired():
+                raise  # it did answer: ETIMEDOUT is one of the kernel's errors
             raise TimeoutError(f"{self._far_side} did not answer {what!r} within {timeout:g} s") from error
         finally:
             del self._waiting[number]

@@ -100,7 +100,8 @@ class Runtime:
             pod.disconnect()
             if isinstance(error, TimeoutError):
                 self._zygote.restart()  # it has no state to lose, and it may be what hangs
-            await asyncio.shield(asyncio.to_thread(recovery.destroy_lost, spec.state_dir))
+            if state.read_shim(spec.state_dir):  # written before anything is made; what is the caller's there stays
+                await asyncio.shield(asyncio.to_thread(recovery.destroy_lost, spec.state_dir))
             raise
         self._spare.prepare()
         return pod

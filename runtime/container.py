@@ -119,7 +119,7 @@ class Container:
             return
         if master is not None:
             self.console.adopt_terminal(master)
-        self.started_at = time.time_ns()
+        self.started_at = self._finished_at or time.time_ns()  # it may have ended before it was told that it runs
         self._tell(b"")
         if self._wait_status is not None:
             self._end()

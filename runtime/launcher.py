@@ -64,13 +64,16 @@ class ZygoteLauncher:
     def abandon(self) -> None:
         """End one that was begun, if it was not started since."""
         if self._begun is not None:
-            channel, process = self._begun
+            (channel, process), self._begun = self._begun, None
             channel.close()
             process.kill()
             process.wait()
 
     async def start(self) -> None:
         """Start one if none lives; returns when it is ready to fork. Raises OSError, TimeoutError, ContainerError."""
+        await asyncio.shield(self._start())  # whoever gives up waiting leaves one that is watched, or none
+
+    async def _start(self) -> None:
         async with self._starting:
             if self._process is None and not self._closed:
                 await asyncio.to_thread(self._spawn)
@@ -84,6 +87,8 @@ class ZygoteLauncher:
             ours.setblocking(False)
         except BaseException:
             ours.close()
+            process.kill()
+            process.wait()
             raise
         self._process, self._channel = process, ours
 
@@ -159,6 +164,8 @@ class ZygoteLauncher:
     async def close(self) -> None:
         """End the zygote and wait for it."""
         self._closed = True
+        async with self._starting:  # one that is being started is ended too
+            pass
         process, channel, self._channel = self._process, self._channel, None
         if channel:
             channel.close()  # end of file is its sign to exit
@@ -215,13 +222,11 @@ def _environment() -> dict[str, str]:
 
 
 def _await_ready(channel: Channel, process: subprocess.Popen[bytes]) -> None:
-    try:
-        message = channel.recv_within(READY_SECONDS)
-    except TimeoutError:
-        process.kill()
-        raise
+    message = channel.recv_within(READY_SECONDS)
     if message is None:
-        raise ContainerError(f"the zygote exited with status {process.wait(END_SECONDS)} before it was ready")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+        raise ContainerError(f"the zygote exited with status {process.returncode} before it was ready")
     if not message.doc["ready"]:
         raise ContainerError(
             "the root directory is a chroot: what is executed in a container would find itself outside of it; "

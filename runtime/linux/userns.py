@@ -131,21 +131,24 @@ def clone_inside(userns: int, before: Callable[[], None], flags: int, *, cgroup:
 
 def _bear(channel: Channel, userns: int, before: Callable[[], None], flags: int) -> bool:
     """In the helper; only the child returns."""
+    pid = -1
     try:
         before()
         setns(userns, CLONE_NEWUSER)
         pid, pidfd = clone3(flags | CLONE_PARENT, exit_signal=0)  # inherited from the helper, as clone(2) has it
-        if not pid:
-            channel.close()
-            return True
-        channel.send_payload(b"%d" % pid, [pidfd])
-    except OSError as error:
+        if pid:
+            channel.send_payload(b"%d" % pid, [pidfd])
+    except Exception as error:  # noqa: BLE001 - a copy of the caller, which must not go on as one
         channel.send_payload(_explained(error))
-    os._exit(0)
+    finally:
+        if pid:
+            os._exit(0)
+    channel.close()
+    return True
 
 
-def _explained(error: OSError | ValueError) -> bytes:
-    """An errno, 0 for a ValueError, and the words."""
+def _explained(error: Exception) -> bytes:
+    """An errno, 0 for what has none, and the words."""
     number, text = (error.errno or errno.EIO, error.strerror) if isinstance(error, OSError) else (0, None)
     words = "; ".join([text or str(error), *getattr(error, "__notes__", ())])
     return b"-%d %s" % (number, words.encode()[:4096])

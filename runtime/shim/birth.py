@@ -86,6 +86,8 @@ class Birth:
                 self._executing = self._executing or said == EXECUTING
         except BlockingIOError:
             return None
+        except OSError:  # ECONNRESET: it has ended with a word of ours unread
+            pass
         return self._end_of_file()
 
     def _take(self, said: bytes, fd: Fd) -> bool:
@@ -111,8 +113,9 @@ class Birth:
         self.pidfd = pidfd
         assert arrived is not None
         arrived(former)
-        for _ in range(2):
-            self._status.send_payload(GO)
+        with contextlib.suppress(OSError):  # EPIPE: it has ended, which is told by the end of file
+            for _ in range(2):
+                self._status.send_payload(GO)
         return True
 
     def _end_of_file(self) -> None:

@@ -51,7 +51,7 @@ class Loop:
         self._on_error = on_error
 
     def open(self) -> None:
-        """Begin to watch; not before the last fork, because an epoll fd would be shared across it."""
+        """Begin to watch; after the zygote's fork, because an epoll fd would be shared across it."""
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
 
     def watch(self, fd: int, callback: Callable[[], None], events: int = READ) -> None:
@@ -88,7 +88,7 @@ class Loop:
         for fd, _ in self._epoll.poll(self._timeout(), _EVENTS_MAX):
             callback = self._callbacks.get(fd)  # an earlier callback of this round may have unwatched it
             if callback is not None and self._running:
-                self._call(callback)
+                self.attempt(callback)
         self._run_timers()
 
     def close(self) -> None:
@@ -103,9 +103,10 @@ class Loop:
         while self._timers and self._timers[0].at <= now:
             callback = heapq.heappop(self._timers).take()
             if callback is not None:
-                self._call(callback)
+                self.attempt(callback)
 
-    def _call(self, callback: Callable[[], None]) -> None:
+    def attempt(self, callback: Callable[[], None]) -> None:
+        """Call it; what it raises goes where the errors of callbacks go."""
         try:
             callback()
         except Exception as error:  # noqa: BLE001 - the boundary described above

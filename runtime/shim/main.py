@@ -64,20 +64,20 @@ class Shim:
         try:
             _become_shim()
             self.begin(crid)
+            self.loop.run()
         except BaseException as error:  # noqa: BLE001 - this process must not return into the zygote
             crid.send_payload(_refusal(error))
-            os._exit(1)
-        self.loop.run()
-        os._exit(0)
+        finally:
+            os._exit(0)
 
     def begin(self, crid: Channel) -> None:
         """Get ready to be told of a pod. Raises OSError."""
         self._crid = crid
-        self.loop.open()
-        self.loop.watch(self._signals, self._reap)
         ours, theirs = Channel.pair()
         pid, pidfd = fork_builder(ours, theirs)
         theirs.close()
+        self.loop.open()
+        self.loop.watch(self._signals, self._reap)
         self.expect(pid, self._builder_ended)
         self.loop.watch(crid.fileno(), functools.partial(self._told, ours, Fd(pidfd)))
 
@@ -95,9 +95,8 @@ class Shim:
                 self._employ()
             channel.send_payload(received[0])
             self.loop.watch(channel.fileno(), functools.partial(self._built, channel, builder))
-        except BaseException as error:  # noqa: BLE001 - there is no pod yet that would outlive this
-            self._crid.send_payload(_refusal(error))
-            os._exit(1)
+        except Exception as error:  # noqa: BLE001 - there is no pod yet that would outlive this
+            self._refuse(_refusal(error))
 
     def _employ(self) -> None:
         """Have the containers made by an external runtime."""
@@ -127,7 +126,7 @@ class Shim:
                 self._start_init(payload, fds)
             else:
                 self._ready(payload, fds)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, crid waits for an answer
             self._give_up(_refusal(error))
 
     def _ready(self, payload: bytes, fds: list[int]) -> None:
@@ -136,11 +135,18 @@ class Shim:
         self.service.adopt(self._crid).send_payload(payload, tuple(map(Fd, netlink)))
 
     def _give_up(self, payload: bytes) -> None:
-        self.end()
+        try:
+            self.end()
+        except Exception as error:  # noqa: BLE001 - crid ends what is left; what it is told is why there is anything
+            self.loop.report(error)
+        self._refuse(payload)
+
+    def _refuse(self, payload: bytes) -> NoReturn:
+        """Tell crid why there will be no pod; crid may be gone."""
         try:
             self._crid.send_payload(payload)
         finally:
-            self.loop.stop()
+            os._exit(1)
 
     def introduction(self) -> dict[str, Any]:
         """What every later connection wants to know first."""
@@ -184,9 +190,8 @@ class Shim:
                 return
             ended = self._children.pop(pid, None)
             if ended is None:
-                self.operations.orphaned(pid, status)
-            else:
-                ended(status)
+                ended = functools.partial(self.operations.orphaned, pid)
+            self.loop.attempt(functools.partial(ended, status))
 
     # The end.
 

@@ -6,7 +6,6 @@ asks what has happened, because everything that must not be lost is on disk befo
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,6 +18,7 @@ from runtime.shim.loop import WRITE, Loop
 
 QUEUE_MAX: Final = 1024
 BATCH: Final = 16
+PAUSE_SECONDS: Final = 1.0
 
 
 class Request:
@@ -147,8 +147,16 @@ class Service:
         self.loop.watch(self._listener, self._accept)
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # the other side may have gone meanwhile
+        try:
             self.adopt(accept(self._listener))
+        except BlockingIOError:  # the other side has gone meanwhile
+            pass
+        except OSError:  # no fd is free; it waits, and would be tried without end
+            self.loop.unwatch(self._listener)
+            self.loop.call_later(PAUSE_SECONDS, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self.loop.watch(self._listener, self._accept)
 
     def adopt(self, channel: Channel) -> Connection:
         """Serve a connection that exists already."""

@@ -175,6 +175,33 @@ async def test_a_spare_that_is_killed_is_replaced(node: Node, victim: str) -> No
     assert await node.sh(pod, "echo fine") == "fine\n"
 
 
+async def test_a_pod_whose_first_shim_dies_keeps_what_its_caller_has_made(node: Node) -> None:
+    spare = await spare_shim(node)
+    os.kill(spare.pid, signal.SIGSTOP)
+    spec = node.sandbox()
+    files = Path(spec.state_dir, "etc")  # crid's, before the shim: the files of all containers' /etc
+    files.mkdir()
+    making = asyncio.create_task(node.runtime.create_sandbox(spec))
+    await asyncio.sleep(0.1)
+    os.kill(spare.pid, signal.SIGKILL)  # with the request in its hands
+    node.pods.append(await making)
+    assert node.pods[-1].shim != spare
+    assert files.is_dir()
+
+
+async def test_a_shim_that_cannot_be_its_pods_is_gone_also_without_a_listener(node: Node) -> None:
+    spare = await spare_shim(node)
+    os.kill(spare.pid, signal.SIGSTOP)
+    spec = node.sandbox()
+    making = asyncio.create_task(node.runtime.create_sandbox(spec))
+    await asyncio.sleep(0.1)
+    making.cancel()
+    await asyncio.wait({making})
+    os.rmdir(spec.state_dir)
+    os.kill(spare.pid, signal.SIGCONT)
+    await eventually(lambda: not spare.alive())
+
+
 async def test_kill_of_the_shim_costs_its_pod_and_no_other(node: Node, pod: Pod) -> None:
     other = await node.pod()
     survivor = await node.idle(other)
