@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import subprocess
 import time
 from typing import Any
@@ -85,15 +86,11 @@ class RunningNode:
 
     async def crid_verb(self, *verb: str) -> str:
         """A verb of a crid that does not run; its output. Raises Trouble."""
-        done = await asyncio.to_thread(
-            subprocess.run,
-            self.places.crid(*verb),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=VERB_TIMEOUT,
-            text=True,
-        )
+        words = self.places.crid(*verb)
+        try:
+            done = await self.supervisor.command(words, VERB_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise Trouble(f"{shlex.join(words)} did not end within {VERB_TIMEOUT:.0f} s and was killed") from None
         if done.returncode:
             raise Trouble(done.stderr.strip()[-2000:] or f"crid {verb[0]} failed with status {done.returncode}")
         return done.stdout.strip()

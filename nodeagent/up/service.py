@@ -44,8 +44,9 @@ class Service:
         self._keeper: asyncio.Task[None] | None = None
 
     @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
+    def child(self) -> subprocess.Popen[bytes] | None:
+        """Its process, until somebody has taken the exit status."""
+        return self._process if self._process is not None and self._process.returncode is None else None
 
     async def start(self, patience: float = 60.0) -> None:
         """Return when it is ready, and keep it running from then on. Raises StartFailed."""

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import subprocess
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
 from nodeagent.up.family import become_subreaper
@@ -30,6 +31,7 @@ class Supervisor:
         self.services: list[Service] = []
         self.stop_wanted = asyncio.Event()
         self._told = told
+        self._commands: set[subprocess.Popen[str]] = set()
 
     async def __aenter__(self) -> Self:
         become_subreaper()
@@ -53,12 +55,37 @@ class Supervisor:
             await service.start()
 
     async def stop(self, service: Service) -> None:
-        self.services.remove(service)
-        await service.stop()
+        try:
+            await service.stop()
+        finally:
+            self.services.remove(service)
 
     async def stop_all(self) -> None:
         while self.services:
             await self.stop(self.services[-1])
+
+    async def command(self, words: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+        """A command that is to end by itself, with its output. Raises OSError, subprocess.TimeoutExpired."""
+        # Made in this thread, in which no SIGCHLD is heard before the process is known here.
+        return await asyncio.to_thread(self._finished, self._begun(words), timeout)
+
+    def _begun(self, words: Sequence[str]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+        self._commands.add(process)
+        return process
+
+    def _finished(self, process: subprocess.Popen[str], timeout: float) -> subprocess.CompletedProcess[str]:
+        try:
+            with process:
+                try:
+                    output, errors = process.communicate(timeout=timeout)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
+        finally:
+            self._commands.discard(process)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     @contextlib.asynccontextmanager
     async def interruptible(self) -> AsyncIterator[None]:
@@ -86,11 +113,12 @@ class Supervisor:
         self.stop_wanted.set()
 
     def _reap(self) -> None:
-        """Orphans that came to us. Our own daemons are left to their services, which know what their end means."""
-        own = {service.pid for service in self.services}
+        """Whoever has ended: orphans that came to us, and children of our own, whose objects keep the exit status."""
+        children = [*(service.child for service in self.services), *self._commands.copy()]
+        own = {child.pid: child for child in children if child is not None and child.returncode is None}
         with contextlib.suppress(ChildProcessError):
-            while True:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if ended is None or ended.si_pid in own:
-                    return
-                os.waitpid(ended.si_pid, os.WNOHANG)
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in own:
+                    own[ended.si_pid].poll()
+                else:
+                    os.waitpid(ended.si_pid, os.WNOHANG)
