@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
-#: Larger than any interface file: memory.numa_stat on a machine of many nodes has some 20 KiB.
-READ_LIMIT = 1 << 18
+#: Larger than any interface file: cgroup.procs of half a million processes.
+READ_LIMIT = 1 << 22
 _USUAL = 4096  # nearly all fit, and a buffer of this size costs no mmap
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
@@ -23,13 +24,16 @@ def write(path: str, value: str) -> None:
         os.close(fd)
 
 
-def read(path: str | bytes) -> str:
-    """The text of an interface file."""
+def read(path: str) -> str:
+    """The text of an interface file; raises OSError, with EFBIG for one above READ_LIMIT."""
     fd = os.open(path, _FLAGS)
     try:
-        data = os.read(fd, _USUAL)
-        if len(data) == _USUAL:
-            data += os.read(fd, READ_LIMIT)
+        # To the end: a list of processes comes in whole lines, so that a short read is not the last one.
+        data = bytearray()
+        while lines := os.read(fd, _USUAL):
+            data += lines
+            if len(data) > READ_LIMIT:
+                raise OSError(errno.EFBIG, f"larger than the limit of {READ_LIMIT} bytes", path)
         return data.decode("ascii")
     finally:
         os.close(fd)

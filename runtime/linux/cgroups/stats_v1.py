@@ -1,12 +1,11 @@
 """Usage from cgroup v1 hierarchies, read through cgroupspy's typed controllers.
 
 The package costs 4 ms to import, which a daemon pays once; shims set limits but read no usage, and never import it.
-Its controllers ask no more of a node than `full_path`, so no tree of the whole host is built, as its own API would.
+Its controllers need a node for nothing but to find files: no tree of the whole host is built, as its own API would.
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 
 from cgroupspy.controllers import Controller, CpuAcctController, CpuController, MemoryController
@@ -22,9 +21,13 @@ UNLIMITED = 1 << 62
 class _Quick(Controller):  # type: ignore[misc]
     """Reads a file in three system calls; cgroupspy's own way takes ten, and five times as long."""
 
+    def __init__(self, directory: str) -> None:
+        super().__init__(None)
+        self._directory = directory
+
     def get_property(self, filename: bytes) -> str:
         """The file's text."""
-        return files.read(self.node.full_path + b"/" + filename).rstrip("\n")
+        return files.read(f"{self._directory}/{filename.decode('ascii')}").rstrip("\n")
 
 
 class PairsFile(BaseFileInterface):  # type: ignore[misc]
@@ -87,24 +90,15 @@ class HugePagesController(_Quick):
         return int(self.get_property(b"hugetlb." + name.encode("ascii")))
 
 
-class _Node:
-    """As much of a cgroupspy node as its controllers use."""
-
-    __slots__ = ("full_path",)
-
-    def __init__(self, directory: str) -> None:
-        self.full_path = os.fsencode(directory)
-
-
 def cpu(cpuacct_directory: str, pressure: Pressure | None) -> CpuStats:
     """cpuacct.usage."""
-    return CpuStats(CpuTimeController(_Node(cpuacct_directory)).usage, pressure)
+    return CpuStats(CpuTimeController(cpuacct_directory).usage, pressure)
 
 
 def cpu_counters(cpuacct_directory: str, cpu_directory: str) -> CpuCounters:
     """cpuacct times, and the CFS counters when the cpu hierarchy is there (directory not "")."""
-    times = CpuTimeController(_Node(cpuacct_directory))
-    throttling = QuotaController(_Node(cpu_directory)).stat if cpu_directory else {}
+    times = CpuTimeController(cpuacct_directory)
+    throttling = QuotaController(cpu_directory).stat if cpu_directory else {}
     return CpuCounters(
         user_ns=times.usage_user,
         system_ns=times.usage_system,
@@ -116,7 +110,7 @@ def cpu_counters(cpuacct_directory: str, cpu_directory: str) -> CpuCounters:
 
 def memory(directory: str, pressure: Pressure | None) -> MemoryStats:
     """memory.stat with the numbers of the whole subtree (`total_`)."""
-    controller = MemoryUsageController(_Node(directory))
+    controller = MemoryUsageController(directory)
     usage, stat = controller.usage_in_bytes, controller.stat
     limit, swap_limit = _limits(controller)
     rss = int(stat["total_rss"])
@@ -150,7 +144,7 @@ def _limits(controller: MemoryUsageController) -> tuple[int | None, int | None]:
 
 def memory_counters(directory: str) -> MemoryCounters:
     """The kernel's part is 0 where the kernel is told not to account it (cgroup.memory=nokmem)."""
-    controller = MemoryUsageController(_Node(directory))
+    controller = MemoryUsageController(directory)
     try:
         kernel = controller.kernel_usage
     except FileNotFoundError:
@@ -160,7 +154,7 @@ def memory_counters(directory: str) -> MemoryCounters:
 
 def io(directory: str) -> tuple[DeviceIo, ...]:
     """One entry for each device that was read or written through the block layer."""
-    controller = ThrottleController(_Node(directory))
+    controller = ThrottleController(directory)
     transferred, operations = controller.service_bytes, controller.serviced
     return tuple(
         DeviceIo(
@@ -177,7 +171,7 @@ def io(directory: str) -> tuple[DeviceIo, ...]:
 
 def huge_pages(directory: str, sizes: tuple[str, ...]) -> dict[str, tuple[int, int]]:
     """(usage, highest usage) by page size."""
-    pages = HugePagesController(_Node(directory))
+    pages = HugePagesController(directory)
     return {
         size: (pages.number(f"{size}.usage_in_bytes"), pages.number(f"{size}.max_usage_in_bytes")) for size in sizes
     }
