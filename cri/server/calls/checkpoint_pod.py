@@ -82,7 +82,7 @@ async def _take_all(
     archives = {each.config.metadata.name: f"{each.config.metadata.name}.tar" for each in containers}
     try:
         async with contextlib.AsyncExitStack() as held:
-            for container in containers:
+            for container in sorted(containers, key=lambda each: each.id):  # whoever takes several takes them in order
                 await held.enter_async_context(daemon.store.containers.held(container))
             await held.enter_async_context(paused(containers))
             for container in containers:
