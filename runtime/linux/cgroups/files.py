@@ -24,7 +24,7 @@ def write(path: str, value: str) -> None:
         os.close(fd)
 
 
-def read(path: str | bytes) -> str:
+def read(path: str) -> str:
     """The text of an interface file; raises OSError, with EFBIG for one above READ_LIMIT."""
     fd = os.open(path, _FLAGS)
     try:
