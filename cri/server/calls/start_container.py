@@ -62,7 +62,7 @@ async def _start(daemon: Daemon, container: Container) -> None:
     try:
         await daemon.nri.start(container)
         if container.spec.log_path:
-            await look(_make_directory, os.path.dirname(container.spec.log_path))
+            await look(container.sandbox.id, _make_directory, os.path.dirname(container.spec.log_path))
         daemon.ledger.record(Effect("cgroup", container.cgroup, container.sandbox.id))
         failpoint("crid.start_container.before_start")
         started = await _run(daemon, container)

@@ -177,9 +177,9 @@ class Adjuster:
             if asked(adjust):
                 await naming.of(field, _at_once(step, adjust, document))
         if adjust.CDI_devices:
-            await naming.of(nri.CdiDevices, self._cdi_devices(adjust, document))
+            await naming.of(nri.CdiDevices, self._cdi_devices(adjust, container))
         if adjust.mounts:
-            await naming.of(nri.Mounts, linux.mounts(adjust, document))
+            await naming.of(nri.Mounts, linux.mounts(adjust, document, container.sandbox))
         if adjust.linux.sysctl:
             await naming.of(nri.Sysctl, linux.sysctls(adjust, document, container.sandbox))
         if adjust.linux.cgroups_path:
@@ -189,9 +189,9 @@ class Adjuster:
         if adjust.linux.HasField("seccomp_policy"):
             await naming.of(nri.SeccompPolicy, linux.seccomp(adjust, container.spec, self.profiles))
 
-    async def _cdi_devices(self, adjust: nri.ContainerAdjustment, document: Document) -> None:
+    async def _cdi_devices(self, adjust: nri.ContainerAdjustment, container: Container) -> None:
         names = requested_names((device.name for device in adjust.CDI_devices), {})
-        await look(inject, self.cdi, names, document)
+        await look(container.sandbox.id, inject, self.cdi, names, container.spec.oci)
 
 
 async def _at_once(step: Step, adjust: nri.ContainerAdjustment, document: Document) -> None:

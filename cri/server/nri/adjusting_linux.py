@@ -30,7 +30,7 @@ NAMESPACES: Final = frozenset({"network", "ipc", "uts"})
 OWN_ANYWAY: Final = frozenset({"mount", "cgroup"})
 
 
-async def mounts(adjust: nri.ContainerAdjustment, document: Document) -> None:
+async def mounts(adjust: nri.ContainerAdjustment, document: Document, sandbox: Sandbox) -> None:
     """Mounts in the place of those at the same destination."""
     entries = {posixpath.normpath(mount["destination"]): mount for mount in document["mounts"]}
     for mount in adjust.mounts:
@@ -38,11 +38,11 @@ async def mounts(adjust: nri.ContainerAdjustment, document: Document) -> None:
     for mount in adjust.mounts:
         if not mount.destination.startswith("-"):
             destination = posixpath.normpath(mount.destination)
-            entries[destination] = await _mount(mount, destination)
+            entries[destination] = await _mount(mount, destination, sandbox)
     document["mounts"] = in_order(entries.values())
 
 
-async def _mount(mount: nri.Mount, destination: str) -> Document:
+async def _mount(mount: nri.Mount, destination: str, sandbox: Sandbox) -> Document:
     options, key = MountOptions.parse(mount.options), mount.destination
     kind = "bind" if options.bind else mount.type or "bind"
     if not destination.startswith("/") or destination == "/":
@@ -52,7 +52,7 @@ async def _mount(mount: nri.Mount, destination: str) -> Document:
     if kind == "bind":
         if options.data:
             raise Refusal(f"option {options.data[0][0][:80]!r} at {destination} means nothing for a bind mount", key)
-        if not mount.source.startswith("/") or not await look(os.path.exists, mount.source):
+        if not mount.source.startswith("/") or not await look(sandbox.id, os.path.exists, mount.source):
             raise Refusal(f"source {mount.source[:200]!r} of {destination} does not exist on this host", key)
     return {
         "destination": destination,

@@ -57,7 +57,7 @@ async def settle(
     images = await _image_volumes(daemon, sandbox, id, config, snapshots)
     labels = daemon.selinux.labels(sandbox.id, _pod_labels(sandbox), context.selinux_options, context.privileged)
     around = _surroundings(daemon, sandbox, id, config, labels)
-    document = await _settled_document(daemon, config, image, identity, around, images)
+    document = await _settled_document(daemon, sandbox, config, image, identity, around, images)
     if declared := image.config.get("Volumes"):
         document["mounts"] = await asyncio.to_thread(
             with_declared, document["mounts"], declared, rootfs, sandbox.userns, labels.mount
@@ -120,6 +120,7 @@ async def _image_volumes(
 
 async def _settled_document(
     daemon: Daemon,
+    sandbox: Sandbox,
     config: api.ContainerConfig,
     image: Image,
     identity: Identity,
@@ -129,11 +130,11 @@ async def _settled_document(
     """The OCI document; a thread is spent where there are file systems of others to look at."""
     cdi = requested_names((device.name for device in config.CDI_devices), config.annotations)
     if config.mounts or config.devices or cdi or around.mount_label:
-        document = await look(_document, config, image.config, identity, around, images)
+        document = await look(sandbox.id, _document, config, image.config, identity, around, images)
     else:
         document = _document(config, image.config, identity, around, images)
     if cdi:
-        await look(inject, daemon.cdi, cdi, document)
+        await look(sandbox.id, inject, daemon.cdi, cdi, document)
     return document
 
 
