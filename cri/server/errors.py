@@ -108,7 +108,8 @@ _CODES: tuple[tuple[type[BaseException], grpc.StatusCode], ...] = (
 )
 
 _ERRNO_CODES = {
-    errno.ENOENT: Code.NOT_FOUND,
+    # A file that is missing is not the object of the request: to the kubelet NOT_FOUND says that this is gone for good.
+    errno.ENOENT: Code.FAILED_PRECONDITION,
     errno.EACCES: Code.PERMISSION_DENIED,
     errno.EPERM: Code.PERMISSION_DENIED,
     # A path that is something else than its user took it for: a mount of a file on a directory, a cwd that is a file.

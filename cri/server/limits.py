@@ -28,7 +28,11 @@ _PAIRS = {"cpu": ("quota", "period"), "memory": ("limit", "swap")}
 def check_has_limits(container: Container) -> None:
     """Raises WrongState for a container that has exited, whose limits are gone with its cgroup."""
     if container.finished_at:
-        raise WrongState(f"container {container.id[:13]} ({container.name}) has exited; it has no limits any more")
+        raise _exited(container)
+
+
+def _exited(container: Container) -> WrongState:
+    return WrongState(f"container {container.id[:13]} ({container.name}) has exited; it has no limits any more")
 
 
 async def change_limits(store: Store, container: Container, change: Resources) -> None:
@@ -101,6 +105,8 @@ def _apply(container: Container, change: Resources) -> Resources:
     try:
         cgroup.apply(change)
     except (OSError, CgroupError) as error:
+        if not cgroup.exists():
+            raise _exited(container) from error  # just now: that nobody has told us yet
         # The kernel took some of the values: the old ones go back, so that the answer "refused" is the truth.
         try:
             cgroup.apply(before)

@@ -17,7 +17,6 @@ async def reopen_container_log(
     try:
         await pod_of(container.sandbox).reopen_log(container.id)
     except FileNotFoundError:
-        # Not NOT_FOUND, which would say that there is no such container.
         raise WrongState(
             f"the directory of log {container.spec.log_path} is gone; make it, and ask again: until then the container "
             "goes on writing to the file that it has open"

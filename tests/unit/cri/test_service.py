@@ -99,6 +99,12 @@ def test_words_carry_the_notes() -> None:
     assert words_of(error) == "[Errno 28] No space left on device: '/x'; mkdir('/x')"
 
 
+def test_a_missing_file_is_not_the_object_of_the_request() -> None:
+    error = FileNotFoundError(errno.ENOENT, "No such file or directory", "/opt/cni/bin/bridge")
+    assert status_of(error).name == "FAILED_PRECONDITION"
+    assert status_of(NotFound("no container")).name == "NOT_FOUND"
+
+
 def test_a_full_disk_is_told_as_one() -> None:
     assert status_of(DatabaseFull("")).name == "RESOURCE_EXHAUSTED"
     assert words_of(DatabaseFull("disk is full; free space")) == "disk is full; free space"
