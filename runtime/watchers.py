@@ -44,7 +44,10 @@ class Watchers:
 
     @contextlib.asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """Nobody looks while the block runs. Raises ContainerError when one cannot be paused, OSError."""
+        """Nobody looks while the block runs. Raises ContainerError when one cannot be paused, OSError.
+
+        Also after the block, when one does not go on; the others do.
+        """
         if self._cgroups is None:
             records = await asyncio.to_thread(state.read_containers, self._state_dir)
             self._cgroups = {doc["container"]: doc["cgroup"] for doc in records if _watches(doc)}
@@ -88,6 +91,13 @@ def _pause(paths: Sequence[str]) -> None:
 
 
 def _resume(paths: Sequence[str]) -> None:
+    failed: OSError | None = None
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             Cgroup(path).freeze(False)
+        except FileNotFoundError:
+            continue  # it has ended
+        except OSError as error:
+            failed = failed or error
+    if failed:
+        raise failed

@@ -171,11 +171,20 @@ class Cgroup:
             return False
 
     def freeze(self, frozen: bool) -> None:
-        """Stop every process in it and below, or let them go on; returns when they have. Raises TimeoutError."""
+        """Stop every process in it and below, or let them go on; returns when they have.
+
+        Raises FileNotFoundError when it is gone, or goes meanwhile, TimeoutError, MissingController without cgroup v2.
+        """
         if not self.v2:
             raise MissingController("cgroup2", "freezer")
-        files.write(f"{self.v2}/cgroup.freeze", "1" if frozen else "0")
-        if not _await_event(f"{self.v2}/cgroup.events", "frozen", int(frozen), FREEZE_SECONDS):
+        try:
+            files.write(f"{self.v2}/cgroup.freeze", "1" if frozen else "0")
+            reached = _await_event(f"{self.v2}/cgroup.events", "frozen", int(frozen), FREEZE_SECONDS)
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # removed between open and what followed
+                raise FileNotFoundError(errno.ENOENT, "the cgroup was removed", self.v2) from error
+            raise
+        if not reached:
             raise TimeoutError(
                 f"cgroup {self.path} is not {'frozen' if frozen else 'thawed'} after {FREEZE_SECONDS:g} s"
             )
@@ -218,10 +227,7 @@ def _check_usage(cgroup: Cgroup, resources: Mapping[str, Any]) -> None:
 def _await_event(path: str, key: str, value: int, seconds: float) -> bool:
     """Wait until `key` has `value` in a cgroup.events file; the kernel announces a change by POLLPRI."""
     deadline = time.monotonic() + seconds
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         poll = select.poll()
         poll.register(fd, select.POLLPRI)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.linux.cgroups import Cgroup, detect, remove_directories
+from runtime.linux.cgroups import Cgroup, detect, files, remove_directories
 from runtime.linux.cgroups.counters import page_sizes, read_counters
 from runtime.linux.cgroups.usage import read_pids, read_stats, read_task_count
 from tests.support.in_cgroup import Inside, python
@@ -225,6 +225,38 @@ def test_a_frozen_cgroup_does_not_run(cgroup: Cgroup) -> None:
         time.sleep(0.01)
     cgroup.kill()
     assert child.finish()[0] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("at", ["open", "write", "pread"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_cgroup_that_goes_while_it_is_frozen_is_gone(
+    cgroup: Cgroup, monkeypatch: pytest.MonkeyPatch, at: str, frozen: bool
+) -> None:
+    """Before its file is opened, between open and write, and between the open and the read of its events."""
+    real = getattr(os, at)
+
+    def late(*arguments: object) -> object:
+        cgroup.remove()
+        return real(*arguments)
+
+    monkeypatch.setattr(os, at, late)
+    with pytest.raises(FileNotFoundError):
+        cgroup.freeze(frozen)
+    monkeypatch.undo()
+    cgroup.create()
+    cgroup.freeze(frozen)
+
+
+def test_a_cgroup_whose_events_are_gone_is_gone(cgroup: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = files.write
+
+    def write(path: str, value: str) -> None:
+        real(path, value)
+        cgroup.remove()
+
+    monkeypatch.setattr(files, "write", write)
+    with pytest.raises(FileNotFoundError):
+        cgroup.freeze(True)
 
 
 def _usage(cgroup: Cgroup) -> int:
