@@ -23,5 +23,6 @@ async def remove_pod_sandbox(daemon: Daemon, request: api.RemovePodSandboxReques
             await daemon.nri.removed_pod(sandbox)
             daemon.store.forget_sandbox(sandbox)
             daemon.nri.forget(sandbox.id)
+            daemon.rates.forget(sandbox.id)
         daemon.events.publish(api.CONTAINER_DELETED_EVENT, sandbox.id, sandbox)
     return api.RemovePodSandboxResponse()
