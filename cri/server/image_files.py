@@ -3,7 +3,8 @@
 Overlay's rules (Documentation/filesystems/overlayfs.rst) are few: the topmost entry of a name wins, directories merge,
 a character device 0/0 hides the name in the layers below, an opaque directory hides the directories below it. Symbolic
 links belong to the merged tree, so a path is walked here one name at a time, always relative to an open directory:
-nothing that an image says can lead out of its layers.
+nothing that an image says can lead out of its layers. Nor can it take more descriptors than two directories have
+layers, or more than so many steps: a walk has only the directory open at which it stands.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 MAX_LINKS = 40  # as the kernel allows (path_resolution(7))
+MAX_STEPS = 1024
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Found without being opened: a layer can hold devices, and to open one is to use it (a watchdog, a tape drive).
 _FOUND = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,7 +29,7 @@ def read_image_file(layers: Sequence[str], path: str, limit: int) -> bytes | Non
     Raises OSError: EFBIG beyond `limit` bytes, EINVAL for a FIFO, device or directory, ELOOP for circular links.
     """
     with contextlib.ExitStack() as opened:
-        walk = _Walk(opened, layers)
+        walk = opened.enter_context(contextlib.closing(_Walk(layers)))
         try:
             fd = walk.open(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -62,7 +64,7 @@ def merged_paths(layers: Sequence[str], path: str) -> list[str]:
     Raises OSError, FileNotFoundError among others, for a path that the image does not have.
     """
     with contextlib.ExitStack() as opened:
-        walk = _Walk(opened, layers)
+        walk = opened.enter_context(contextlib.closing(_Walk(layers)))
         try:
             fds = [walk.open(path)]
             opened.callback(os.close, fds[0])
@@ -72,35 +74,55 @@ def merged_paths(layers: Sequence[str], path: str) -> list[str]:
 
 
 class _Walk:
-    """One resolution; a place is the list of fds of the directories that merge there, topmost first."""
+    """One resolution. `place` is where it stands: fds of the directories that merge there, topmost first."""
 
-    def __init__(self, opened: contextlib.ExitStack, layers: Sequence[str]) -> None:
-        self._opened = opened
-        self._places = [[self._keep(os.open(layer, _DIRECTORY)) for layer in layers]]
-        self._links = 0
+    def __init__(self, layers: Sequence[str]) -> None:
+        self._layers = layers
+        self._links = self._steps = 0
+        self._above: list[str] = []
+        self.place: list[int] = []
 
-    def _keep(self, fd: int) -> int:
-        self._opened.callback(os.close, fd)
-        return fd
+    def close(self) -> None:
+        """Let go of where it stands."""
+        _close(self.place)
+        self.place = []
 
-    @property
-    def place(self) -> list[int]:
-        """Where the walk stands."""
-        return self._places[-1]
+    def _stand_at(self, names: Sequence[str]) -> None:
+        """Go to a directory below the root, of names that are no links."""
+        self.close()
+        self._above = []
+        for layer in self._layers:
+            self.place.append(os.open(layer, _DIRECTORY))
+        for name in names:
+            self._enter(name)
+
+    def _enter(self, name: str) -> None:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise OSError(errno.ELOOP, f"more than {MAX_STEPS} directories on the way", name)
+        former, self.place = self.place, []
+        try:
+            for fd in _merge(former, name):
+                self.place.append(fd)
+        finally:
+            _close(former)
+        self._above.append(name)
 
     def open(self, path: str) -> int:
         """An O_PATH fd of the file at `path`, links followed; IsADirectoryError when the walk ends at a directory."""
         names = _names(path)
+        self._stand_at([])
         while names:
             name = names.pop(0)
             if name == "..":
-                del self._places[max(1, len(self._places) - 1) :]
+                if self._above:
+                    self._stand_at(self._above[:-1])
                 continue
-            where, mode = self._find(name)
+            where, mode = _find(self.place, name)
             if stat.S_ISLNK(mode):
                 names = self._follow(os.readlink(name, dir_fd=where)) + names
             elif stat.S_ISDIR(mode):
-                self._places.append([self._keep(fd) for fd in self._merge(name)])
+                self._enter(name)
             elif names:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             else:
@@ -112,33 +134,41 @@ class _Walk:
         if self._links > MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), link)
         if link.startswith("/"):
-            del self._places[1:]
+            self._stand_at([])
         return _names(link)
 
-    def _find(self, name: str) -> tuple[int, int]:
-        """The topmost entry of a name: fd of its directory and its mode."""
-        for fd, status in self._entries(name):
-            return fd, status.st_mode
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
-    def _entries(self, name: str) -> Iterator[tuple[int, os.stat_result]]:
-        for fd in self.place:
-            try:
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                return
-            yield fd, status
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
-    def _merge(self, name: str) -> Iterator[int]:
-        for fd, status in self._entries(name):
-            if not stat.S_ISDIR(status.st_mode):
-                return
-            directory = os.open(name, _DIRECTORY, dir_fd=fd)
-            yield directory
-            if any(_xattr(directory, key) == b"y" for key in _OPAQUE):
-                return
+
+def _find(place: Sequence[int], name: str) -> tuple[int, int]:
+    """The topmost entry of a name: fd of its directory and its mode."""
+    for fd, status in _entries(place, name):
+        return fd, status.st_mode
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+
+def _entries(place: Sequence[int], name: str) -> Iterator[tuple[int, os.stat_result]]:
+    for fd in place:
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            return
+        yield fd, status
+
+
+def _merge(place: Sequence[int], name: str) -> Iterator[int]:
+    for fd, status in _entries(place, name):
+        if not stat.S_ISDIR(status.st_mode):
+            return
+        directory = os.open(name, _DIRECTORY, dir_fd=fd)
+        yield directory
+        if any(_xattr(directory, key) == b"y" for key in _OPAQUE):
+            return
 
 
 def _names(path: str) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,4 +79,30 @@ def test_no_descriptor_is_left(layers: list[str]) -> None:
     before = len(os.listdir("/proc/self/fd"))
     read_image_file(layers, "/link", 100)
     merged_paths(layers, "data")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_hostile_path_takes_no_more_descriptors_than_an_honest_one(
+    layers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (Path(layers[0]) / "deep").symlink_to("/".join(["etc"] + ["../etc"] * 200 + ["passwd"]))
+    most, count = 0, len(os.listdir("/proc/self/fd"))
+    real = os.open
+
+    def counting(*arguments: Any, **named: Any) -> int:
+        nonlocal most
+        fd = real(*arguments, **named)
+        most = max(most, len(os.listdir("/proc/self/fd")) - count)
+        return fd
+
+    monkeypatch.setattr(os, "open", counting)
+    assert read_image_file(layers, "/deep", 100) == b"middle"
+    assert most <= 2 * len(layers) + 1
+
+
+def test_a_walk_has_an_end(layers: list[str]) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="more than 1024 directories") as caught:
+        read_image_file(layers, "/etc/.." * 2000, 100)
+    assert caught.value.errno == errno.ELOOP
     assert len(os.listdir("/proc/self/fd")) == before
