@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 from cri.client import CriError
 from nodeagent.pods.pod import Key, Pod
 from nodeagent.sync.backoff import Backoff
 from nodeagent.sync.ending import remove_container, remove_sandbox, stop_container, stop_sandbox
-from nodeagent.sync.last_words import last_words
-from nodeagent.sync.observed import SECOND, Container, Observed, State, observe
+from nodeagent.sync.last_words import LastWords
+from nodeagent.sync.observed import SECOND, Observed, State, observe
 from nodeagent.sync.plan import Over, Plan, Waiting, decide
 from nodeagent.sync.starting import Failed, Starter
 from nodeagent.sync.status import View, document_of, pod_status, timestamp
@@ -43,7 +42,7 @@ class PodWorker:
         self._pod: Pod | None = None
         self._evicted: Over | None = None
         self._starter: Starter | None = None
-        self._last_words: Callable[[Container], str] = lambda _: ""
+        self._last_words = LastWords(tools.files)
         self._held: dict[str, Waiting] = {}
         self._backed_off: dict[str, int] = {}
         self._trouble: Waiting | None = None
@@ -65,7 +64,6 @@ class PodWorker:
             self._starter.close()
         self._starter = Starter(pod, self._tools, self.wake) if pod is not None else None
         if pod is not None:
-            self._last_words = last_words(pod, self._tools.files)
             self._evicted = self._former_eviction(pod)
         self.wake()
 
@@ -136,6 +134,8 @@ class PodWorker:
     async def _step(self) -> int | None:
         """When to look again (0: when woken), or None when there is nothing left. Raises CriError."""
         observed = await observe(self._tools.cri, self.key, self._tools.node)
+        if self._pod is not None:
+            await self._last_words.learn(self._pod.uid, observed.life_of(self._pod).containers)
         pod = self._pod
         others = observed.others_than(pod)
         if others.sandboxes:
@@ -244,7 +244,7 @@ class PodWorker:
 
     def _say(self, pod: Pod, life: Observed, plan: Plan) -> None:
         waiting = plan.waiting | self._held
-        view = View(pod, self._tools.node, life, plan, self._last_words, self._trouble, waiting)
+        view = View(pod, self._tools.node, life, plan, self._last_words.of, self._trouble, waiting)
         self.document = document_of(pod, pod_status(view))
 
 

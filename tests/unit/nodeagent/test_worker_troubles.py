@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +169,23 @@ async def test_a_fault_in_one_worker_reaches_no_other_pod(bench: Bench, monkeypa
     bench.put(manifest())
     bench.put(manifest("other"), "other.yaml")
     await bench.until(lambda: bench.running() and bench.running("other"))
+
+
+async def test_a_log_that_the_pod_has_replaced_holds_up_nobody_and_tells_nothing(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("t stdout F of the host\n")
+    places: dict[str, Callable[[Path], object]] = {
+        "file": lambda log: log.write_text("t stdout F own\n"),
+        "link": lambda log: log.symlink_to(tmp_path / "secret"),
+        "pipe": os.mkfifo,
+    }
+    spoken = container(terminationMessagePolicy="FallbackToLogsOnError")
+    for name, put in places.items():
+        bench.put(manifest(name, spoken, restartPolicy="Never"), f"{name}.yaml")
+        await bench.until(partial(bench.running, name))
+        log = Path(bench.cri.named("main")[-1].log_path)
+        log.parent.mkdir(parents=True)
+        put(log)
+        bench.cri.end("main", 1)
+    await bench.until(lambda: all(bench.status(name)["phase"] == "Failed" for name in places))
+    told = {name: bench.state(pod=name)["terminated"].get("message") for name in places}
+    assert told == {"file": "own\n", "link": None, "pipe": None}
