@@ -42,6 +42,21 @@ def gather(used: set[CodeType]) -> None:
             setattr(owner, name, _rewrapped(vars(owner)[name], moved[function]))
 
 
+def gather_constants(used: set[CodeType]) -> None:
+    """The same with the numbers and bytes that our modules have under names in this code."""
+    names = {name for code in used for name in code.co_names}
+    found = [
+        (module, name, value)
+        for module in _modules()
+        for name, value in vars(module).items()
+        if name in names and type(value) in (int, float, bytes)
+    ]
+    fill_gaps()
+    fresh = [bytes(bytearray(value)) if isinstance(value, bytes) else value + 0 for _, _, value in found]
+    for (module, name, _), value in zip(found, fresh, strict=True):
+        setattr(module, name, value)
+
+
 def _functions() -> Iterator[tuple[ModuleType | type, str, FunctionType]]:
     """Those of our modules and their classes: where they are, their name there, and they themselves."""
     owners: list[ModuleType | type] = [*_modules()]

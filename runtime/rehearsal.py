@@ -21,7 +21,7 @@ from typing import Final
 import prctl
 
 from runtime import arrival, exec, init, mounting, process, protections, rootfs, streams, tree
-from runtime.gathering import classes_of, gather
+from runtime.gathering import classes_of, gather, gather_constants
 from runtime.linux import caps, failpoints, mountapi, mountoptions, mounts, overlay, paths, syscalls
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.channel import Channel
@@ -56,7 +56,7 @@ _START: Final = {
 }
 # What cannot be played, because it changes the process that does it.
 _ONCE: Final = (
-    Shim.live, Shim._builder_ended, Loop.run, main._become_shim, main.settle_in, main._call_oneself, main.fork_builder,
+    Shim.live, main._become_shim, main.settle_in, main._call_oneself, main.fork_builder,
     syscalls.clone3, syscalls.set_child_subreaper,
 )  # fmt: skip
 
@@ -69,6 +69,7 @@ def rehearse() -> None:
         used = _used_by(_play)
     named = _named_in(used)
     gather(used)
+    gather_constants(used)
     gather(named - used)
     gather(_codes_of(_CHILDREN) - used - named)
     sys._clear_type_cache()  # a full cache would forget, in every shim anew, what importing has left in it
@@ -190,11 +191,14 @@ def _play() -> None:
     shim.loop.turn()
     os.write(born, bytes(128))
     shim.loop.turn()
+    shim._builder_ended(0)
     _hear(crid)
     crid.send({"id": 1, **_START}, [0], b"{}")
     shim.loop.turn()
     shim.loop.turn()
     _hear(crid)
+    shim.loop.stop()
+    shim.loop.run()  # ends at once, as everything has been done turn by turn
 
 
 def _plan(document: bytes, cgroup: Cgroup) -> None:

@@ -96,12 +96,13 @@ def _fork(shim: Shim, message: Message) -> None:
     It answers on the fd sent with the request.
     """
     connection = Channel.adopt(message.fds[0])
+    doc, trial = message.doc, message.doc["op"] == "try"
     try:
         pid, pidfd = clone3(0)  # os.fork() prepares for threads, and what that writes each shim has copies of
         if not pid:
             os.close(CHANNEL_FD)  # not through its object, which is the zygote's to write to
-            if message.doc["op"] == "try":
-                run_trial(message.doc["directory"], connection)
+            if trial:
+                run_trial(doc["directory"], connection)
             shim.live(connection)
         os.close(pidfd)
     except OSError as error:
