@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,9 @@ class Ledger:
     def __init__(self, path: Path, owner: str) -> None:
         """Open the ledger in the SQLite file `path` (made when missing); raises DatabaseError."""
         self.owner = owner
-        #: What could not be struck out yet.
+        #: What could not be struck out yet; with the lock, under which it always agrees with what is written.
         self._owed: dict[tuple[str, str], None] = {}
+        self._lock = threading.Lock()
         self._database: Database = open_database(path)
 
     def record(self, *effects: Effect) -> None:
@@ -78,13 +80,11 @@ class Ledger:
         unknown = [effect.kind for effect in effects if effect.kind not in KINDS]
         if unknown:
             raise ValueError(f"no such kind of effect: {', '.join(unknown)}")
-        for effect in effects:
-            self._owed.pop((effect.kind, effect.key), None)
         now, boot = time.time_ns(), boot_id()
-        self._database.write(
-            f"INSERT OR REPLACE INTO ledger ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(self.owner, e.kind, e.key, e.holder, json.dumps(dict(e.detail)), boot, now) for e in effects],
-        )
+        rows = [(self.owner, e.kind, e.key, e.holder, json.dumps(dict(e.detail)), boot, now) for e in effects]
+        with self._lock:
+            self._database.write(f"INSERT OR REPLACE INTO ledger ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._forgive((effect.kind, effect.key) for effect in effects)
 
     def strike(self, *effects: Effect | tuple[str, str]) -> None:
         """Strike out effects, or (kind, key) pairs, after they are undone; unknown ones are no error.
@@ -92,17 +92,21 @@ class Ledger:
         What cannot be struck out, on a full disk or beside a writer that does not end, is logged and goes with a later
         strike: too much in the ledger does no harm, while an undo that fails for it would keep the disk full.
         """
-        keys = [*self._owed, *((e.kind, e.key) if isinstance(e, Effect) else e for e in effects)]
-        try:
-            self._database.write(
-                "DELETE FROM ledger WHERE owner = ? AND kind = ? AND key = ?", [(self.owner, *key) for key in keys]
-            )
-        except DatabaseError as error:
-            self._owed.update(dict.fromkeys(keys))
-            log.error("%d effects that are undone still stand in the ledger: %s", len(self._owed), error)
-        else:
-            for key in keys:
-                self._owed.pop(key, None)
+        with self._lock:
+            keys = [*self._owed, *((e.kind, e.key) if isinstance(e, Effect) else e for e in effects)]
+            try:
+                self._database.write(
+                    "DELETE FROM ledger WHERE owner = ? AND kind = ? AND key = ?", [(self.owner, *key) for key in keys]
+                )
+            except DatabaseError as error:
+                self._owed.update(dict.fromkeys(keys))
+                log.error("%d effects that are undone still stand in the ledger: %s", len(self._owed), error)
+            else:
+                self._forgive(keys)
+
+    def _forgive(self, keys: Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            self._owed.pop(key, None)
 
     def entries(self, kind: str | None = None, holder: str | None = None) -> list[Effect]:
         """What stands in the ledger, oldest first, optionally of one kind or one holder."""

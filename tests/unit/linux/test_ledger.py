@@ -6,12 +6,14 @@ import os
 import signal
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.linux import files
-from runtime.linux.database import SCHEMA_VERSION, DatabaseError, DatabaseFull, open_database
+from runtime.linux.database import SCHEMA_VERSION, Database, DatabaseError, DatabaseFull, open_database
 from runtime.linux.ledger import Effect, Ledger, read_ledger
 from runtime.linux.records import Records
 
@@ -104,6 +106,63 @@ def test_many_threads_write_at_once(tmp_path: Path) -> None:
         thread.join()
     assert len(ledger.entries("mount")) == 200
     assert ledger.entries("dir") == []
+
+
+class Refusing:
+    """The ledger's file, which refuses what it is told to, and says what is about to be written."""
+
+    def __init__(self, real: Database) -> None:
+        self._real = real
+        self.refused = ""
+        self.before: Callable[[str], object] = lambda sql: None
+
+    def write(self, sql: str, rows: list[tuple[object, ...]]) -> int:
+        if self.refused and sql.startswith(self.refused):
+            raise DatabaseFull("no room")
+        self.before(sql)
+        return self._real.write(sql, rows)
+
+    def read(self, *arguments: Any) -> list[tuple[Any, ...]]:
+        return self._real.read(*arguments)
+
+
+@pytest.fixture
+def refusing(tmp_path: Path) -> tuple[Ledger, Refusing]:
+    ledger = Ledger(tmp_path / "ledger.db", "crid")
+    file = Refusing(ledger._database)
+    ledger._database = file  # type: ignore[assignment]
+    return ledger, file
+
+
+def test_what_could_not_be_struck_out_goes_with_a_later_strike(refusing: tuple[Ledger, Refusing]) -> None:
+    ledger, file = refusing
+    ledger.record(Effect("dir", "/x"), Effect("dir", "/y"))
+    file.refused = "DELETE"
+    ledger.strike(("dir", "/x"))
+    file.refused = "INSERT"
+    with pytest.raises(DatabaseFull):
+        ledger.record(Effect("dir", "/x"))  # so it was not done again, and what stands is still what was undone
+    ledger.strike()
+    assert keys(ledger) == [("dir", "/y")]
+
+
+def test_an_effect_that_is_done_again_is_not_struck_out_by_an_old_debt(refusing: tuple[Ledger, Refusing]) -> None:
+    ledger, file = refusing
+    ledger.record(Effect("dir", "/x"), Effect("dir", "/y"))
+    file.refused = "DELETE"
+    ledger.strike(("dir", "/x"))
+    file.refused = ""
+    again = threading.Thread(target=ledger.record, args=(Effect("dir", "/x", "again"),))
+
+    def meanwhile(sql: str) -> None:
+        if sql.startswith("DELETE"):
+            again.start()
+            again.join(0.2)  # a record that did not wait for the strike is through by then
+
+    file.before = meanwhile
+    ledger.strike(("dir", "/y"))
+    again.join()
+    assert [(effect.key, effect.holder) for effect in ledger.entries()] == [("/x", "again")]
 
 
 def test_the_file_is_private_and_a_newer_schema_is_refused(tmp_path: Path) -> None:
