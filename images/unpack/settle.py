@@ -33,7 +33,7 @@ class Settling:
         self._below = below
         self._limits = limits
         #: Below these nothing of the lower layers shows any more.
-        self._opaque = set(extracted.opaque)
+        self._hidden = set(extracted.opaque)
 
     def run(self) -> None:
         """Raises MalformedImage for a hard link to nothing, and OSError."""
@@ -45,8 +45,8 @@ class Settling:
             self._hide_all(path)
         for path in sorted(self._extracted.whiteouts):  # parents before children
             self._tree.trim()
-            if not any(above in self._opaque for above in _above(path)):
-                self._hide(path)
+            if not any(above in self._hidden for above in _above(path)):
+                self._whiteout(path)
         self._attributes()
 
     def _link(self, path: bytes, target: bytes) -> None:
@@ -81,6 +81,19 @@ class Settling:
         self._extracted.inodes += 1
         self._extracted.bytes += -(-status.st_size // FS_BLOCK) * FS_BLOCK
 
+    def _whiteout(self, path: bytes) -> None:
+        """A directory that is gone, or no directory now: archives may mark each file of it as gone, too (umoci)."""
+        for above in reversed(tuple(_above(path))):
+            parent, base = self._tree.parent(above)
+            try:
+                status = os.stat(base or b".", dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                break
+            if not stat.S_ISDIR(status.st_mode):
+                self._hidden.add(above)
+                return
+        self._hide(path)
+
     def _hide(self, path: bytes) -> None:
         """A whiteout with nothing below it would show up in listings: overlayfs looks for them where it merges only."""
         if not self._below.exists(path):
@@ -91,7 +104,7 @@ class Settling:
             self._extracted.inodes += 1
         except FileExistsError:
             self._make_opaque(path)  # removed and made anew by the same layer; a no-op unless it is a directory
-            self._opaque.add(path)
+            self._hidden.add(path)
 
     def _hide_all(self, path: bytes) -> None:
         if path:

@@ -240,6 +240,23 @@ def test_a_whiteout_of_what_the_same_layer_makes_hides_only_what_is_below(tmp_pa
         assert os.getxattr(layer / "dir", "trusted.overlay.opaque") == b"y"
 
 
+@pytest.mark.parametrize(
+    "now",
+    [raw_entry(b"opt/.wh.dir"), regular("opt/dir", b"2"), symlink("opt/dir", "other")],
+    ids=["gone", "file", "link"],
+)
+@pytest.mark.parametrize("order", [1, -1])
+def test_whiteouts_in_a_directory_that_is_none_any_more(tmp_path: Path, now: bytes | LayerFile, order: int) -> None:
+    """As umoci 0.4.7 writes them for a directory that has become a file."""
+    below = tar(regular("opt/dir/old", b"1"), regular("opt/dir/sub/old", b"1"), regular("opt/other/old", b"1"))
+    first = unpack(tmp_path, below, "first")
+    parts = [now, raw_entry(b"opt/dir/.wh.old"), raw_entry(b"opt/dir/sub/.wh.old"), directory("opt/other")]
+    layer = unpack(tmp_path, tar(*parts[::order]), "layer", [first])
+    assert sorted(os.listdir(layer / "opt")) == ["dir", "other"]
+    assert not stat.S_ISDIR((layer / "opt/dir").lstat().st_mode)
+    assert (os.listdir(layer / "opt/other"), os.listxattr(layer / "opt/other")) == ([], [])
+
+
 def random_layer(chance: random.Random, number: int) -> bytes:
     """Files, links, whiteouts and opaque directories over few enough names that layers meet."""
     parts: list[bytes | LayerFile] = []
