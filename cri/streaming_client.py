@@ -15,8 +15,9 @@ import json
 import os
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from wsproto import ConnectionType, WSConnection, events
@@ -35,6 +36,10 @@ class StreamFailed(Exception):
     """The session could not be made, or ended without an exit code; the message is the runtime's, where it has one."""
 
 
+class _NobodyListens(Exception):
+    """The runtime takes nothing any more."""
+
+
 async def exec_session(
     url: str,
     *,
@@ -49,18 +54,34 @@ async def exec_session(
     (rows, columns), first its present size. Raises StreamFailed, OSError of the descriptors or the connection.
     """
     socket = await _ClientSocket.connect(url)
-    feeders = []
+    receiver = asyncio.create_task(_receive(socket, {_STDOUT: stdout, _STDERR: stderr}))
+    tasks: set[asyncio.Task[Any]] = {receiver}
     if stdin is not None:
-        feeders.append(asyncio.create_task(_send_stdin(socket, stdin)))
+        tasks.add(asyncio.create_task(_feed(_send_stdin(socket, stdin))))
     if sizes is not None:
-        feeders.append(asyncio.create_task(_send_sizes(socket, sizes)))
+        tasks.add(asyncio.create_task(_feed(_send_sizes(socket, sizes))))
     try:
-        return await _receive(socket, {_STDOUT: stdout, _STDERR: stderr})
+        await _end(receiver, tasks)
+        return await receiver
     finally:
-        for feeder in feeders:
-            feeder.cancel()
-        await asyncio.gather(*feeders, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await socket.close()
+
+
+async def _end(receiver: asyncio.Task[int], tasks: set[asyncio.Task[Any]]) -> None:
+    """Until the receiver is done; raises what goes wrong on our own side meanwhile: the command would wait for ever."""
+    waiting = tasks
+    while receiver in waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if receiver not in done:
+            await asyncio.gather(*done)
+
+
+async def _feed(feeder: Coroutine[Any, Any, None]) -> None:
+    with suppress(_NobodyListens):  # the receiver is about to hear why
+        await feeder
 
 
 async def _receive(socket: _ClientSocket, outputs: dict[int, int]) -> int:
@@ -182,7 +203,11 @@ class _ClientSocket:
                     channel = -1
 
     async def send(self, message: bytes) -> None:
-        await self._send(events.BytesMessage(message))
+        """Raises _NobodyListens."""
+        try:
+            await self._send(events.BytesMessage(message))
+        except (LocalProtocolError, OSError) as error:
+            raise _NobodyListens from error
 
     async def close(self) -> None:
         with suppress(LocalProtocolError, OSError):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,23 @@ async def test_a_command_that_ends_before_its_stdin(served: Served) -> None:
     assert os.get_blocking(reading)
     os.close(reading)
     os.close(writing)
+
+
+async def test_a_command_that_ends_while_its_stdin_goes_on(served: Served) -> None:
+    endless = os.open("/dev/zero", os.O_RDONLY)
+    url = served.exec_url("sh", "-c", "head -c 100000 >/dev/null; exit 3", stdin=True, stdout=True)
+    assert (await run(url, stdin=endless))[0] == 3
+    os.close(endless)
+
+
+async def test_a_stdin_that_cannot_be_read_ends_the_session(served: Served, tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(IsADirectoryError):
+                await run(served.exec_url("cat", stdin=True, stdout=True), stdin=directory)
+    finally:
+        os.close(directory)
 
 
 async def test_terminal_sizes(served: Served) -> None:
