@@ -58,7 +58,7 @@ def enable_controllers(layout: Layout, path: str) -> None:
         try:
             files.write(f"{directory}/cgroup.subtree_control", " ".join(words))
         except OSError as error:
-            if error.errno == errno.EINVAL:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
                 _enable_what_works(directory, words)
             elif error.errno == errno.EBUSY:
                 error.add_note(
@@ -74,9 +74,13 @@ def enable_controllers(layout: Layout, path: str) -> None:
 def _enable_what_works(directory: str, words: Iterable[str]) -> None:
     """One by one: `cpu` is refused while real-time processes exist on some kernels (cgroup-v2.rst, "CPU").
 
-    What is refused has no files below, so a limit that needs it is a MissingController then.
+    What is refused has no files below, so a limit that needs it is a MissingController then; further down it cannot be
+    handed on (ENOENT). Raises FileNotFoundError when the directory is gone.
     """
+    here = files.read(f"{directory}/cgroup.controllers").split()
     for word in words:
+        if word[1:] not in here:
+            continue
         try:
             files.write(f"{directory}/cgroup.subtree_control", word)
         except OSError as error:

@@ -99,17 +99,37 @@ def test_a_path_that_is_not_plain_is_refused(path: str) -> None:
         Cgroup(path, Layout({}, "/sys/fs/cgroup", frozenset()))
 
 
+class Kernel:
+    """Writes to cgroup.subtree_control: what a cgroup has not been given it cannot hand on (kernel/cgroup/cgroup.c)."""
+
+    def __init__(self, root: str, refused: str) -> None:
+        self.written: list[tuple[str, str]] = []
+        self._root, self._refused = root, refused
+
+    def write(self, path: str, value: str) -> None:
+        directory, words = Path(path).parent, value.split()
+        given = (directory / "cgroup.controllers").read_text().split()
+        if any(word[1:] not in given for word in words):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        if self._refused in words:
+            raise OSError(errno.EINVAL, "Invalid argument", path)
+        self.written.append((path.removeprefix(self._root), value))
+        for child in filter(Path.is_dir, directory.iterdir()):
+            with (child / "cgroup.controllers").open("a") as file:
+                file.writelines(f"{word[1:]}\n" for word in words)
+
+
 def test_a_controller_that_the_kernel_refuses_does_not_cost_the_others(
     v2: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[tuple[str, str]] = []
-
-    def write(path: str, value: str) -> None:
-        if "+cpu" in value.split():
-            raise OSError(errno.EINVAL, "Invalid argument", path)
-        written.append((path.removeprefix(v2), value))
-
-    monkeypatch.setattr(files, "write", write)
+    kernel = Kernel(v2, "+cpu")
+    Path(v2, "a/b").mkdir(parents=True)
+    monkeypatch.setattr(files, "write", kernel.write)
     tree.enable_controllers(Layout({}, v2, frozenset({"cpu", "memory", "pids"})), "/a/b")
     control = "cgroup.subtree_control"
-    assert written == [(f"{at}/{control}", word) for at in ("", "/a") for word in ("+memory", "+pids")]
+    assert kernel.written == [(f"{at}/{control}", word) for at in ("", "/a") for word in ("+memory", "+pids")]
+
+
+def test_controllers_of_a_cgroup_that_is_gone(v2: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        tree.enable_controllers(Layout({}, v2, frozenset({"cpu"})), "/gone/b")
