@@ -196,8 +196,10 @@ def _address(name: str) -> IPv4Address | IPv6Address | None:
 
 
 def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # Written over, and not emptied first: ext4 brings a file that was emptied to the disk as soon as it is closed
+    # (ext4(5), auto_da_alloc), and whoever empties it again waits for that.
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, text.encode())
+        os.ftruncate(fd, os.write(fd, text.encode()))
     finally:
         os.close(fd)

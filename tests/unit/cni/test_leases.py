@@ -28,6 +28,7 @@ def store(tmp_path: Path) -> LeaseStore:
 def test_the_files_are_those_of_the_reference_plugin(store: LeaseStore, tmp_path: Path) -> None:
     with store.locked():
         assert store.reserve(A, ONE) and store.reserve(B, ONE)
+        store.set_last(0, ipaddress.ip_address("10.0.0.254"))
         store.set_last(0, A)
     directory = tmp_path / "data" / "net"
     assert (directory / "10.0.0.2").read_bytes() == (directory / "fd00::2").read_bytes() == b"c1\r\neth0"
