@@ -55,7 +55,7 @@ class Arrivals:
         growth = self._growing.setdefault(descriptor.digest, Growth())
         try:
             async with transfer.downloads:
-                with disk_full_explained(f"downloading {descriptor.digest}"):
+                with transfer.answerable(), disk_full_explained(f"downloading {descriptor.digest}"):
                     await self._receive(descriptor, transfer, growth)
         except BaseException as error:
             growth.fail(error if isinstance(error, Exception) else ImageError("the download was given up"))

@@ -17,6 +17,9 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 class ImageError(Exception):
     """Anything about images; the subclasses tell the kind."""
 
+    #: Whose work it ended (images.transfer.Transfer): others who shared that work may do better.
+    ended: object | None = None
+
 
 class InvalidReference(ImageError):
     """The text is no image reference (distribution's reference grammar)."""

@@ -85,9 +85,16 @@ class Layers:
         return self._finished / name_of(chain_id)
 
     async def obtain(self, wanted: Wanted, transfer: Transfer) -> None:
-        """Return once the layer, and with it all below, is finished; raises ImageError, OSError."""
-        if wanted.chain_id not in self.usage:
-            await self._flights.join(wanted.chain_id, partial(self._make, wanted, transfer))
+        """Return once the layer, and with it all below, is finished; raises ImageError, OSError.
+
+        What another transfer fails at is begun anew.
+        """
+        while wanted.chain_id not in self.usage:
+            try:
+                await self._flights.join(wanted.chain_id, partial(self._make, wanted, transfer))
+            except ImageError as error:
+                if transfer.concerns(error):
+                    raise
 
     async def _make(self, wanted: Wanted, transfer: Transfer) -> None:
         directory = self._unpacking / name_of(wanted.chain_id)
@@ -95,11 +102,8 @@ class Layers:
         async with self._being_made(wanted.below, transfer) as below:
             try:
                 await self._workers.run(partial(self._begin, directory, effect))
-                with contextlib.closing(LayerUnpack(directory, wanted.diff_id, self._limits)) as unpack:
-                    await self._extract(unpack, wanted.blob, transfer)
-                    if below is not None:
-                        await asyncio.shield(below)
-                    cost = await self._workers.run(partial(self._finish, unpack, directory, wanted))
+                with transfer.answerable():
+                    cost = await self._fill(directory, wanted, below, transfer)
             except BaseException:
                 await self._workers.run(partial(self._undo, directory, effect))
                 raise
@@ -111,8 +115,21 @@ class Layers:
         if wanted is None or wanted.chain_id in self.usage:
             yield None
             return
-        async with self._flights.aboard(wanted.chain_id, partial(self._make, wanted, transfer)) as task:
+        task = asyncio.create_task(self.obtain(wanted, transfer))
+        try:
             yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _fill(
+        self, directory: Path, wanted: Wanted, below: asyncio.Task[None] | None, transfer: Transfer
+    ) -> tuple[int, int]:
+        with contextlib.closing(LayerUnpack(directory, wanted.diff_id, self._limits)) as unpack:
+            await self._extract(unpack, wanted.blob, transfer)
+            if below is not None:
+                await below
+            return await self._workers.run(partial(self._finish, unpack, directory, wanted))
 
     def _begin(self, directory: Path, effect: Effect) -> None:
         self._ledger.record(effect)

@@ -9,7 +9,9 @@ import re
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from images import Auth, ImageStore
 from images.build import regular
@@ -25,7 +27,7 @@ from images.errors import (
 )
 from runtime.linux.ledger import Ledger
 from runtime.linux.records import Records
-from tests.support.faulty_registry import FaultyRegistry, changed, cut, stall, status, without_ranges
+from tests.support.faulty_registry import FaultyRegistry, changed, cut, passed_on, stall, status, without_ranges
 from tests.support.images import push_image
 from tests.support.registry import PASSWORD, USER, Registry
 
@@ -316,6 +318,36 @@ async def test_stalled_pulls_keep_nobody_else_waiting(
         assert not any(pull.done() for pull in pulls)
         await store.close()
         assert all(pull.cancelled() for pull in pulls)
+
+
+@pytest.mark.parametrize("shared", ["a layer", "a blob", "a layer that is another one"])
+async def test_a_pull_does_not_fail_with_another_one(store: ImageStore, registry: Registry, shared: str) -> None:
+    """The first of two that wait for the same is refused, or has promised what it does not send."""
+    base, other = [regular(shared, shared.encode())], [regular("other", os.urandom(100))]
+    good = push_image(registry, f"faults:{next(NUMBERS)}", [base] if shared != "a blob" else [other, base])
+    if shared == "a layer that is another one":
+        bad, outcome = push_image(registry, f"faults:{next(NUMBERS)}", [other], claimed=good.diff_ids), passed_on
+    else:
+        bad, outcome = push_image(registry, f"faults:{next(NUMBERS)}", [base]), status(403)
+    joined = asyncio.Event()
+
+    async def late(request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+        await joined.wait()
+        return await outcome(request, upstream)
+
+    async with FaultyRegistry(registry) as faulty:
+        faulty.add(bad.blobs[0], late)
+        first = asyncio.create_task(store.pull(bad.ref.replace(registry.host, faulty.host)))
+        await faulty.until_asked(bad.blobs[0])
+        second = asyncio.create_task(store.pull(good.ref))
+        flights = (store._arrivals if shared == "a blob" else store._layers)._flights._flights
+        while all(flight.aboard < 2 for flight in flights.values()):  # noqa: ASYNC110 - joining tells nobody
+            await asyncio.sleep(0.01)
+        joined.set()
+        assert (await second).id == good.image_id
+        with pytest.raises((Unauthorized, DigestMismatch)):
+            await first
+    assert [image.id for image in store.list()] == [good.image_id]
 
 
 async def test_a_cancelled_pull_leaves_nothing_but_what_can_be_resumed(
