@@ -29,7 +29,7 @@ from cri.server.usage.cgroups import Rates
 from cri.server.usage.layers import LayerUsage
 from images import ImageStore, Progress
 from runtime.client import Pod, Runtime, ShimLost
-from runtime.linux.ledger import Ledger
+from runtime.linux.ledger import Effect, Ledger
 from runtime.linux.records import Records
 
 
@@ -66,6 +66,8 @@ class Daemon:
     pulls: dict[str, Progress] = field(default_factory=dict)
     #: Snapshots that no container had when crid started.
     orphans: list[str] = field(default_factory=list)
+    #: What checkpoints and restores had on disk that crid's end interrupted.
+    leftovers: list[Effect] = field(default_factory=list)
     #: Containers whose start may have been under way when crid ended, locked until tidying has taken that back.
     half_started: list[Container] = field(default_factory=list)
     #: Sandboxes whose shims did not answer at once when crid started (cri.server.recovery).

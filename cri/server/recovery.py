@@ -56,7 +56,7 @@ async def _states(daemon: Daemon) -> None:
     used = {key for container in daemon.store.containers for key in container.snapshots}
     daemon.orphans = sorted(daemon.images.containers.holders().keys() - used)
     await each(_reported(sandbox, _recover_sandbox(daemon, sandbox)) for sandbox in daemon.store.sandboxes)
-    await workplace.tidy(daemon)
+    daemon.leftovers = workplace.leftovers(daemon)
 
 
 async def _reported(sandbox: Sandbox, recovery: Awaitable[None]) -> None:

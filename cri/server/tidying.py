@@ -6,9 +6,10 @@ anybody may ask for them.
     snapshots                of containers that were being made or removed
     the network              of pods that do not live, and then CNI GC
     pods that have ended     their shim is lost, the machine was restarted, or a stop was interrupted
+    checkpoints              that were being made or restored: some of it is in clients' directories
 
-Who makes a new pod waits for all but the last (Daemon.tidied): its cgroup, host ports and addresses may be among them.
-The last is a StopPodSandbox as any other, which a plugin that hangs delays for its own pod only.
+Who makes a new pod waits for all but the last two (Daemon.tidied): its cgroup, host ports and addresses may be among
+them. A pod's end is a StopPodSandbox as any other, which a plugin that hangs delays for its own pod only.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ async def tidy(daemon: Daemon) -> None:
         daemon.tidied.set()
         await take_back_starts(daemon)  # a shim that answered late may have been adopted since
     await each(_end(daemon, sandbox) for sandbox in daemon.store.sandboxes if not sandbox.ready)
+    await each(workplace.remove_leftover(daemon, entry) for entry in daemon.leftovers)
     log.info("what was left is undone, in %.0f ms", (time.perf_counter() - started) * 1000)
 
 

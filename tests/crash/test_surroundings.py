@@ -22,9 +22,11 @@ import pytest_asyncio
 from cri.client import CriError
 from cri.proto import api_pb2 as api
 from nodeagent.fsck import fsck
+from runtime.linux.ledger import Effect, Ledger
 from tests.support.crid import Crid, running_crid
 from tests.support.deaths import shim_of
 from tests.support.nothing_left import nothing_is_left
+from tests.support.processes import eventually
 from tests.support.registry import Registry
 from tests.support.restart_scene import sandbox_state, state_of
 
@@ -241,3 +243,16 @@ async def test_somebody_locks_the_ledger(crid: Crid, image: str) -> None:
         await kill(crid, id)
         assert await state_of(crid, id) == "137 Error"
     assert (await crid.ended(await crid.run(await crid.run_pod(), image, ["true"]))).exit_code == 0
+
+
+async def test_a_checkpoints_leftover_that_cannot_be_removed_keeps_nobody_waiting(crid: Crid, tmp_path: Path) -> None:
+    (half := tmp_path / ".one.tar.1234").write_text("half")
+    stuck = tmp_path / ("x" * 300)  # a path that no call takes, as those of a client's file system that is gone
+    crid.kill()
+    with contextlib.closing(Ledger(crid.root / "ledger.db", "crid")) as ledger:
+        for path in (stuck, half):
+            ledger.record(Effect("dir", str(path), f"checkpoint:{path.name}"))
+        await crid.start()
+        await eventually(lambda: not half.exists() and [entry.key for entry in ledger.entries("dir")] == [str(stuck)])
+        assert f"{stuck}, left by a former checkpoint, cannot be removed" in crid.log.read_text()
+        ledger.strike(("dir", str(stuck)))

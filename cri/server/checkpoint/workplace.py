@@ -4,25 +4,30 @@
     dump-<token>/     an archive's content while it is being made
     a partial archive, in the directory that the client named
 
-Each has an entry in the ledger before it is there, so a crash leaves nothing: the next start removes what belongs to
-no container.
+Each has an entry in the ledger before it is there, so a crash leaves nothing: what belongs to no container when crid
+starts is removed then (cri.server.tidying).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cri.server.errors import Exhausted
+from cri.server.specs.sources import look
 from runtime.linux.ledger import Effect
 from runtime.linux.trees import remove_tree
 
 if TYPE_CHECKING:
     from cri.server.daemon import Daemon
+
+log = logging.getLogger("crid")
 
 HOLDER = "checkpoint:"
 IMAGES, WORK = "images", "work"
@@ -83,13 +88,25 @@ async def partial(daemon: Daemon, path: str) -> AsyncIterator[None]:
         daemon.ledger.strike(("dir", path))
 
 
-async def tidy(daemon: Daemon) -> None:
-    """At the start: remove what no container waits for, also where it was started and crid ended before this."""
+def leftovers(daemon: Daemon) -> list[Effect]:
+    """Before the first client: what no container waits for, also where it was started and crid ended before this."""
     used = {f"{HOLDER}{container.id}" for container in daemon.store.containers if not container.started_at}
-    for entry in daemon.ledger.entries("dir"):
-        if entry.holder.startswith(HOLDER) and entry.holder not in used:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                await asyncio.to_thread(remove_tree, entry.key)
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                os.unlink(entry.key)
-            daemon.ledger.strike(entry)
+    entries = daemon.ledger.entries("dir")
+    return [entry for entry in entries if entry.holder.startswith(HOLDER) and entry.holder not in used]
+
+
+async def remove_leftover(daemon: Daemon, entry: Effect) -> None:
+    """Raises nothing: it may be in a client's directory, whose file system hangs or can be written to no more."""
+    try:
+        await look(os.path.dirname(entry.key), _remove, entry.key)
+    except (Exhausted, OSError):
+        log.exception("%s, left by a former checkpoint, cannot be removed; the next start tries again", entry.key)
+    else:
+        daemon.ledger.strike(entry)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(NotADirectoryError):  # a file, or nothing, its directory being a file by now
+        remove_tree(path)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        os.unlink(path)
