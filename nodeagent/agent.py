@@ -67,7 +67,7 @@ class Agent:
         files = PodFiles(node, self._ledger)
         volumes = VolumeManager(config.kubelet_root, self._ledger)
         teardown = Teardown(volumes, files, self.journal)
-        self._tools = Tools(cri, node, self.journal, ImageService(cri), volumes, lambda: self._claims, files, teardown)
+        self._tools = Tools(cri, node, self.journal, ImageService(cri), volumes, self._claims_now, files, teardown)
         self._events = RuntimeEvents(cri, node, self._look_at, self._list_all)
         self._reconciled = False
 
@@ -146,6 +146,12 @@ class Agent:
         if not self._read.is_set():
             self._read.set()
             log.info("manifests: %d pods wanted by %s", len(wanted.pods), self._config.manifests)
+
+    def _claims_now(self) -> ClaimIndex:
+        """For a pod that mounts its volumes; what could not be written before is tried again."""
+        if self._claims.withheld and self._wanted is not None:
+            self._claims = self._book.index(self._wanted.storage)
+        return self._claims
 
     def _look_at(self, key: Key) -> None:
         """Something happened to a pod of ours; it may be one that no manifest wants."""

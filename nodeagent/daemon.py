@@ -15,6 +15,7 @@ from cri.proto import api_pb2
 from nodeagent.agent import Agent
 from nodeagent.config import Config, parse_arguments
 from nodeagent.node import Node, this_node
+from runtime.linux.database import DatabaseError
 from runtime.linux.exclusive import locked
 from runtime.linux.journal import log_to_stderr
 from runtime.linux.notify import notify
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with exclusive(config):
             return asyncio.run(_run(config))
-    except (OSError, CriError) as error:
+    except (OSError, CriError, DatabaseError) as error:
         print(f"nodeagent: {error}", file=sys.stderr)
         return 1
 

@@ -17,6 +17,7 @@ from cri.streaming_client import StreamFailed
 from nodeagent.api.client import AgentRefused, AgentUnreachable, get
 from nodeagent.ctl.complaint import FAILURE, Complaint
 from nodeagent.ctl.output import Output
+from runtime.linux.database import DatabaseError
 
 INTERRUPTED = 130
 #: Deadline of calls that only ask.
@@ -70,6 +71,8 @@ def run(verb: Verb, given: argparse.Namespace) -> int:
         return FAILURE
     except OSError as error:
         return _complain("; ".join([str(error), *getattr(error, "__notes__", ())]))
+    except DatabaseError as error:
+        return _complain(str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -1,14 +1,19 @@
 """The last good version of every manifest file, kept over restarts of the agent.
 
 Without it a file that is broken when the agent starts would say nothing, and its pods, which run, would be taken for
-pods that nobody wants.
+pods that nobody wants. What cannot be written, on a full disk, is logged and stays as it was: the manifest itself is
+there, and the next look at the directory tries again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 
+from runtime.linux.database import DatabaseError
 from runtime.linux.records import Records
+
+log = logging.getLogger(__name__)
 
 KIND = "manifest"
 
@@ -30,13 +35,24 @@ class LastGood:
     def keep(self, name: str, data: bytes) -> None:
         """`data` was parsed, so it is UTF-8."""
         digest = _digest(data)
-        if self._digests.get(name) != digest:
+        if self._digests.get(name) == digest:
+            return
+        try:
             self._records.put(KIND, name, {"text": data.decode()})
+        except DatabaseError as error:
+            log.error("manifest %s: should it be broken when the agent restarts, its pods end: %s", name, error)
+        else:
             self._digests[name] = digest
 
     def forget(self, name: str) -> None:
-        if self._digests.pop(name, None) is not None:
+        if name not in self._digests:
+            return
+        try:
             self._records.delete(KIND, name)
+        except DatabaseError as error:
+            log.error("manifest %s: is gone, and still kept: %s", name, error)
+        else:
+            del self._digests[name]
 
 
 def _digest(data: bytes) -> bytes:

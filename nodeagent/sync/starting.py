@@ -21,6 +21,7 @@ from nodeagent.translate.container import ContainerRefused, Image, Surroundings,
 from nodeagent.translate.sandbox import sandbox_config
 from nodeagent.translate.security import SecurityRefused
 from nodeagent.volumes.errors import VolumesError
+from runtime.linux.database import DatabaseError
 from runtime.linux.failpoints import failpoint
 
 #: Seconds for a sandbox with its network, as in the kubelet. A later try joins one that is under way still.
@@ -120,7 +121,7 @@ class Starter:
                 self._tools.node, image, await self.volumes(), sandbox.ips, files.hosts(pod.uid), message
             )
             return container_config(pod, start.container, start.attempt, start.backoff, around)
-        except (ContainerRefused, SecurityRefused, OSError) as error:
+        except (ContainerRefused, SecurityRefused, DatabaseError, OSError) as error:
             raise Failed("CreateContainerConfigError", str(error)) from error
 
     async def _start(self, container_id: str, start: Start) -> None:

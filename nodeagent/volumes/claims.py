@@ -11,13 +11,17 @@ What is missing or wrong with one document never changes what another claim gets
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nodeagent.volumes.document import FieldError
 from nodeagent.volumes.errors import ClaimError
 from nodeagent.volumes.storage import Claim, PersistentVolume
+from runtime.linux.database import DatabaseError
 from runtime.linux.records import Records
+
+log = logging.getLogger(__name__)
 
 KIND = "claim-binding"
 
@@ -33,6 +37,8 @@ class ClaimIndex:
         self.problems: dict[str, str] = {}
         self._volumes: dict[str, PersistentVolume] = {}
         self._claims: dict[str, Claim] = {}
+        #: Claims that have no volume because it could not be written down that they have it, and why.
+        self.withheld: dict[str, str] = {}
         for document in documents:
             self._take(document)
         self.bindings = {name: dict(binding) for name, binding in kept.items() if self._stands(name, binding)}
@@ -97,6 +103,13 @@ class ClaimIndex:
         )
         return next((words for applies, words in checks if applies), "")
 
+    def withhold(self, kept: Mapping[str, Mapping[str, Any]], why: str) -> None:
+        """Take back all bindings but those `kept`: after a restart, nobody would know of them."""
+        for name in [name for name, binding in self.bindings.items() if kept.get(name) != binding]:
+            claim = self.bindings.pop(name)["claim"]
+            self.withheld[claim] = f"cannot be given PersistentVolume {name} yet, for that is not written down: {why}"
+            self.problems.setdefault(f"PersistentVolumeClaim {claim}", self.withheld[claim])
+
     def resolve(self, namespace: str, name: str) -> PersistentVolume:
         """The volume of a claim; raises ClaimError, with every volume and why it is not that one."""
         key = f"{namespace}/{name}"
@@ -116,6 +129,8 @@ class ClaimIndex:
         return f"is bound to PersistentVolume {bound}, which {why}"
 
     def _why_none(self, claim: Claim) -> str:
+        if claim.key in self.withheld:
+            return self.withheld[claim.key]
         reasons = [f"{each.name}: {self._obstacle(each, claim)}" for each in self._volumes.values()]
         reasons += [f"{label}: {why}" for label, why in self.problems.items() if label.startswith("PersistentVolume ")]
         return f"no PersistentVolume fits ({'; '.join(sorted(reasons)) or 'there is none'}); add one"
@@ -137,12 +152,22 @@ class ClaimBook:
         self._records = records
 
     def index(self, documents: Iterable[Mapping[str, Any]]) -> ClaimIndex:
-        """The claims of these documents, with all earlier bindings heeded and new ones written down."""
+        """The claims of these documents, with all earlier bindings heeded and new ones written down.
+
+        A binding that cannot be written is none; its claim is in `withheld`, and another index is to be made later.
+        """
         kept = self._records.all(KIND)
         index = ClaimIndex(documents, kept)
+        try:
+            self._write(kept, index)
+        except DatabaseError as error:
+            log.error("volumes: claims: %s", error)
+            index.withhold(kept, str(error))
+        return index
+
+    def _write(self, kept: Mapping[str, Mapping[str, Any]], index: ClaimIndex) -> None:
         for name in kept.keys() - index.bindings.keys():
             self._records.delete(KIND, name)
         for name, binding in index.bindings.items():
             if kept.get(name) != binding:
                 self._records.put(KIND, name, binding)
-        return index

@@ -29,10 +29,11 @@ from nodeagent.volumes.errors import VolumeError, VolumesError
 from nodeagent.volumes.layout import EMPTY_DIR, Layout
 from nodeagent.volumes.plan import EmptyDir, HostPath, Planned, plan
 from nodeagent.volumes.recovery import Leftovers, Reconciled
+from runtime.linux.database import DatabaseError
 from runtime.linux.ledger import Effect, Ledger
 
 #: What a volume can fail of; anything else is a fault of ours and goes up as it is.
-FAILURES = (*DRIVER_FAILURES, InUse, host_path.NotAsPromised)
+FAILURES = (*DRIVER_FAILURES, InUse, host_path.NotAsPromised, DatabaseError)
 
 T = TypeVar("T")
 

@@ -62,8 +62,8 @@ class Bench:
     def running(self, name: str = "web") -> bool:
         return self.status(name).get("phase") == "Running"
 
-    def waits_for(self, reason: str, of: str = "main") -> bool:
-        return bool(self.state(of).get("waiting", {}).get("reason") == reason)
+    def waits_for(self, reason: str, of: str = "main", pod: str = "web") -> bool:
+        return bool(self.state(of, pod).get("waiting", {}).get("reason") == reason)
 
     def reasons(self) -> list[str]:
         return [entry.reason for entry in self.agent.journal.since(0)]

@@ -15,7 +15,9 @@ from cri.proto import api_pb2
 from nodeagent.sync import runtime_events
 from nodeagent.sync.plan import decide
 from tests.support.agent_bench import Bench
+from tests.support.databases import locked_by_another
 from tests.support.pods import container, manifest
+from tests.support.volume_documents import claim, claimed, volume
 
 EXITED, RUNNING = api_pb2.CONTAINER_EXITED, api_pb2.CONTAINER_RUNNING
 
@@ -93,6 +95,29 @@ async def test_a_missing_host_path_holds_up_only_its_pod(bench: Bench, tmp_path:
     assert len(bench.cri.sandboxes) == 1
     (tmp_path / "absent").mkdir()
     await bench.until(bench.running)
+
+
+async def test_a_database_that_takes_nothing_holds_up_what_is_new_and_ends_nothing(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.put(manifest("old"), "old.yaml")
+    bench.put(manifest("away"), "away.yaml")
+    await bench.until(lambda: bench.running("old") and bench.running("away"))
+    (tmp_path / "data").mkdir()
+    disk = volume("disk", csi=None, hostPath={"path": str(tmp_path / "data")})
+    with locked_by_another(bench.config.database):
+        bench.remove("away.yaml")
+        bench.put(disk | {"apiVersion": "v1"}, "disk.yaml")
+        bench.put(claim() | {"apiVersion": "v1"}, "claim.yaml")
+        bench.put(manifest("claims", volumes=[claimed()]), "claims.yaml")
+        bench.put(manifest("plain"), "plain.yaml")
+        await bench.until(lambda: bench.waits_for("CreateContainerConfigError", pod="plain"))
+        assert "is locked by another process" in bench.state(pod="plain")["waiting"]["message"]
+        await bench.until(lambda: bench.waits_for("FailedMount", pod="claims"))
+        assert "that is not written down" in bench.status("claims")["message"]
+        await bench.until(lambda: not bench.pod("away"))
+        assert bench.running("old")
+    await bench.until(lambda: bench.running("claims") and bench.running("plain"))
 
 
 async def test_a_user_that_contradicts_the_manifest(bench: Bench) -> None:

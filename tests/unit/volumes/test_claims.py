@@ -9,6 +9,7 @@ import pytest
 from nodeagent.volumes.claims import ClaimBook, ClaimIndex
 from nodeagent.volumes.errors import ClaimError
 from runtime.linux.records import Records
+from tests.support.databases import locked_by_another
 from tests.support.volume_documents import claim, volume
 
 
@@ -135,3 +136,16 @@ class TestKeptBindings:
         book.index([volume(), claim("data")])
         words = refusal(book.index([volume(), claim("data", size="5Gi")]))
         assert "is bound to PersistentVolume pv-1, but: has 1073741824 bytes" in words
+
+    def test_a_binding_that_cannot_be_written_is_none_yet(self, book: ClaimBook, tmp_path: Path) -> None:
+        book.index([volume(), claim("data")])
+        with locked_by_another(tmp_path / "records.db"):
+            index = book.index([volume(), volume("pv-2"), claim("data"), claim("later")])
+            assert index.resolve("default", "data").name == "pv-1"
+            words = "cannot be given PersistentVolume pv-2 yet, for that is not written down"
+            assert words in refusal(index, "later")
+            assert words in index.problems["PersistentVolumeClaim default/later"]
+            assert "is locked by another process" in index.withheld["default/later"]
+        index = book.index([volume(), volume("pv-2"), claim("data"), claim("later")])
+        assert index.resolve("default", "later").name == "pv-2"
+        assert not index.withheld
