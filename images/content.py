@@ -10,6 +10,7 @@ ledger from before it is made until it is renamed or removed.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -17,11 +18,13 @@ from pathlib import Path
 from images.blobs import Growth
 from images.digest import HEX_LENGTH, Digest
 from images.documents import Descriptor
-from images.errors import DigestMismatch, ImageNotFound
+from images.errors import DigestMismatch, ImageNotFound, InvalidDigest
 from images.trash import Trash
 from runtime.linux.failpoints import failpoint
 from runtime.linux.files import boot_id, read_limited
 from runtime.linux.ledger import Effect, Ledger
+
+log = logging.getLogger("images")
 
 KIND = "ingest"
 READ = 4 << 20
@@ -88,7 +91,10 @@ class ContentStore:
         for algorithm in HEX_LENGTH:
             with os.scandir(self._blobs / algorithm) as entries:
                 for entry in entries:
-                    self.sizes[Digest.parse(f"{algorithm}:{entry.name}")] = entry.stat().st_size
+                    try:
+                        self.sizes[Digest.parse(f"{algorithm}:{entry.name}")] = entry.stat().st_size
+                    except InvalidDigest as error:
+                        log.warning("%s is no blob and was not put there by the store: %s", entry.path, error)
 
     def expire(self) -> None:
         """Remove ingest files that are too old, or not in the ledger, and entries without a file. Blocks.

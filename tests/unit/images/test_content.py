@@ -106,10 +106,11 @@ def test_left_downloads_are_kept_for_a_day_and_not_across_a_reboot(
     assert (ingest_files(tmp_path), ledger.entries()) == ([], [])
 
 
-def test_blobs_are_found_again(content: ContentStore, ledger: Ledger, tmp_path: Path) -> None:
+def test_blobs_are_found_again_beside_what_is_none(content: ContentStore, ledger: Ledger, tmp_path: Path) -> None:
     with content.ingest(BLOB, Growth()) as ingest:
         ingest.write(DATA)
         ingest.commit()
+    content.path(BLOB.digest).with_suffix(".orig").write_bytes(b"somebody's")
     again = ContentStore(tmp_path / "content", ledger)
     assert not again.has(BLOB)
     again.recover()
