@@ -51,12 +51,13 @@ class Intake:
         top = await source.manifest()
         documents, manifest = await self._choose(source, top, platform)
         failpoint("images.pull.after_manifest")
+        lease.add(*documents, manifest.config.digest)
         body = await self._config(source, manifest.config)
         config = parse_config(body, self._limits, f"the config of {source.name}")
         _check(config, manifest, platform, source.name)
-        blobs = [*documents, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
+        layers = [layer.digest for layer in manifest.layers]
         chain = chain_ids(list(config.diff_ids))
-        lease.add(*blobs, *chain)
+        lease.add(*layers, *chain)
         await self._store(source.name, {**documents, manifest.config.digest: body})
         failpoint("images.pull.after_config")
         await self._take_layers(source, manifest, config, chain, meter)
@@ -69,7 +70,7 @@ class Intake:
             size=size,
             config=config.config,
             layers=tuple(chain),
-            blobs=tuple(dict.fromkeys(blobs)),
+            blobs=tuple(dict.fromkeys([*documents, manifest.config.digest, *layers])),
             created=config.created,
             platform=str(config.platform),
         )

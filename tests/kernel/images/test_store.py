@@ -15,6 +15,7 @@ import pytest
 
 from images import Image, ImageStore
 from images.build import busybox_tree, directory, regular
+from images.digest import Digest
 from images.errors import DigestMismatch, DiskFull, ImageError, ImageNotFound, MalformedImage
 from images.layers import name_of
 from images.platform import Platform
@@ -124,6 +125,22 @@ async def test_pulls_and_removals_at_once(store: ImageStore, registry: Registry,
         await store.remove(image.id)
     await store.gc()
     assert files(tmp_path / "root") == []
+
+
+async def test_an_image_that_is_removed_while_a_pull_reads_its_config(
+    store: ImageStore, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = push_image(registry, "read:1", [[regular("x", b"x")]])
+    await store.pull(pushed.ref)
+    loop, read = asyncio.get_running_loop(), store._content.read
+
+    def late(digest: Digest, limit: int) -> bytes:
+        asyncio.run_coroutine_threadsafe(store.remove(pushed.image_id), loop).result(20)
+        return read(digest, limit)
+
+    monkeypatch.setattr(store._content, "read", late)
+    assert (await store.pull(pushed.ref)).id == pushed.image_id
+    assert [image.id for image in store.list()] == [pushed.image_id]
 
 
 async def test_a_store_that_starts_again(
