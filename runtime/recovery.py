@@ -18,6 +18,7 @@ from typing import Any
 from runtime import podcgroup, state
 from runtime.linux import namespaces, syscalls
 from runtime.linux.cgroups import Cgroup, Layout
+from runtime.linux.cgroups.tree import REMOVE_SECONDS
 from runtime.linux.fds import Fd
 from runtime.linux.procs import Process
 
@@ -55,13 +56,16 @@ def remove_cgroups(state_dir: str, layout: Layout, own: Sequence[Mapping[str, st
         state.forget_container(state_dir, doc["container"])
 
 
-def remove_container(state_dir: str, container_id: str, layout: Layout) -> None:
-    """Remove what is left of a container that has ended, or was never started; no error for an unknown one."""
+def remove_container(state_dir: str, container_id: str, layout: Layout, seconds: float = REMOVE_SECONDS) -> None:
+    """Remove what is left of a container that has ended, or was never started; no error for an unknown one.
+
+    OSError with EBUSY when its last processes are not reaped in `seconds`.
+    """
     record = state.read_container(state_dir, container_id)
     if record is not None:
         cgroup = Cgroup(record["cgroup"], layout)
         cgroup.kill()
-        cgroup.remove()
+        cgroup.remove(seconds)
         state.forget_container(state_dir, container_id)
 
 

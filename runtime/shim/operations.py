@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 from typing import TYPE_CHECKING, Final
@@ -12,7 +13,7 @@ from runtime.errors import InvalidSpec, NotFound
 from runtime.linux import namespaces
 from runtime.linux.fds import Fd
 from runtime.shim.dumps import Dump
-from runtime.shim.execs import ExecProcess
+from runtime.shim.execs import FIRST_WAIT, LAST_WAIT, ExecProcess
 from runtime.shim.restored import RestoredContainer
 from runtime.shim.service import Connection, Handler, Request
 
@@ -196,12 +197,24 @@ class Operations:
         id = request.doc["container"]
         container = self._containers.get(id)
         if container is None or container.gone:
-            recovery.remove_container(self._shim.home.state_dir, id, self._shim.home.layout)
+            try:
+                recovery.remove_container(self._shim.home.state_dir, id, self._shim.home.layout, 0)
+            except OSError as error:
+                return self._remove_later(request, error)
             self._containers.pop(id, None)
             request.answer()
         else:
             self._removing.setdefault(container.id, []).append(request)
             container.kill()
+        return None
+
+    def _remove_later(self, request: Request, error: OSError) -> None:
+        """Its cgroup is busy until its last process is reaped, which the loop must not wait for: try again."""
+        wait = request.doc.get("wait", FIRST_WAIT)
+        if error.errno != errno.EBUSY or wait > LAST_WAIT:
+            raise error
+        request.doc["wait"] = wait * 2
+        self._shim.loop.call_later(wait, functools.partial(self._shim.service.handle, request))
 
     # Streams.
 

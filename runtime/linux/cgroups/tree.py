@@ -91,8 +91,8 @@ def _enable_what_works(directory: str, words: Iterable[str]) -> None:
 def remove_directories(directories: Iterable[str], seconds: float = REMOVE_SECONDS) -> None:
     """Remove cgroup directories with all below them, waiting `seconds` in all for their last processes to be reaped.
 
-    For a caller that only has the ledger's entry. No error for those that are gone; OSError (EBUSY) for the first
-    that cannot be removed, after all were tried.
+    For a caller that only has the ledger's entry. Without any time all is tried once. No error for those that are gone;
+    OSError (EBUSY) for the first that cannot be removed, after all were tried.
     """
     deadline = time.monotonic() + seconds
     failed: OSError | None = None
@@ -106,6 +106,7 @@ def remove_directories(directories: Iterable[str], seconds: float = REMOVE_SECON
 
 
 def _remove_tree(directory: str, deadline: float) -> None:
+    late = False
     while True:
         try:
             os.rmdir(directory)
@@ -114,10 +115,11 @@ def _remove_tree(directory: str, deadline: float) -> None:
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
                 raise
-            if time.monotonic() > deadline:
+            if late:
                 error.add_note(f"processes in it: {pids(directory)[:10]}")
                 raise
-            if not _remove_children(directory, deadline):
+            late = time.monotonic() > deadline
+            if not _remove_children(directory, deadline) and not late:
                 time.sleep(RETRY_SECONDS)
         else:
             return

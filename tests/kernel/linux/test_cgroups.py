@@ -213,6 +213,18 @@ def test_killing_what_is_gone_is_no_error(cgroup: Cgroup) -> None:
     assert not cgroup.populated() and cgroup.procs() == [] and cgroup.oom_kills() == 0
 
 
+def test_removal_without_any_time_takes_what_is_below(cgroup: Cgroup) -> None:
+    """The loop of a shim has no time for it; a container may have left cgroups of its own."""
+    Cgroup(f"{cgroup.path}/exec-1/deep").create()
+    cgroup.remove(0)
+    assert not cgroup.exists()
+    cgroup.create()
+    child = ready(cgroup)
+    with pytest.raises(OSError, match="busy") as caught:
+        cgroup.remove(0)
+    assert caught.value.__notes__ == [f"processes in it: [{child.pid}]"]
+
+
 def test_a_frozen_cgroup_does_not_run(cgroup: Cgroup) -> None:
     child = ready(cgroup, "print('ready', flush=True)\nwhile True: pass")
     cgroup.freeze(True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime.client import ContainerError, NotFound, Pod, Runtime, ShimLost, ShimLostEvent
-from runtime.linux.cgroups import Cgroup
+from runtime.linux.cgroups import Cgroup, detect
 from runtime.linux.failpoints import VARIABLE
 from runtime.linux.mounttable import mounts_beneath
 from runtime.linux.procs import Process
@@ -76,6 +76,25 @@ async def test_removing_a_running_container_kills_it(node: Node, pod: Pod) -> No
     with pytest.raises(NotFound):
         await pod.container_status(spec.id)
     await pod.remove_container(spec.id)
+
+
+async def test_removing_a_container_whose_cgroup_is_busy_holds_up_nobody(node: Node, pod: Pod) -> None:
+    layout = detect()
+    if "memory" not in layout.v1:
+        pytest.skip("this host has no cgroup v1 hierarchy, where cgroup.kill does not reach")
+    spec, other = await node.idle(pod), await node.idle(pod)
+    bystander = await asyncio.create_subprocess_exec("sleep", "100")
+    try:
+        Path(f"{layout.v1['memory']}{spec.oci['linux']['cgroupsPath']}/cgroup.procs").write_text(str(bystander.pid))
+        removal = asyncio.create_task(pod.remove_container(spec.id))
+        await node.exited(spec)
+        assert (await pod.container_status(other.id))["pid"]
+        assert not removal.done()
+    finally:
+        bystander.kill()
+        await bystander.wait()
+    await removal
+    assert not Cgroup(spec.oci["linux"]["cgroupsPath"]).exists()
 
 
 async def test_stop_ends_everything_and_can_be_repeated(node: Node, pod: Pod) -> None:
