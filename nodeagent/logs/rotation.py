@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks.
 EVERY = 10.0
+#: Seconds for what the runtime says or does of one container: it reads nothing but memory, and opens one file.
+PATIENCE = 10.0
 _TEMPORARY = ".tmp"
 
 
@@ -59,17 +61,20 @@ class LogRotation:
         running = {container.id for container in answer.containers}
         self._paths = {id: path for id, path in self._paths.items() if id in running}
         for id in running:
-            path = await self._path(id)
-            if path is not None and _size(path) > self._limit:
-                try:
-                    await self._rotate(id, path)
-                except OSError as error:  # what one pod has done to its logs is not the others' loss
-                    log.warning("logs: %s is not rotated: %s", path, error)
+            try:
+                await self._look_at(id)
+            except (CriError, OSError) as error:  # what is wrong with one pod or its logs is not the others' loss
+                log.warning("logs: %s is not rotated: %s", self._paths.get(id, f"that of container {id[:13]}"), error)
+
+    async def _look_at(self, id: str) -> None:
+        path = await self._path(id)
+        if path is not None and _size(path) > self._limit:
+            await self._rotate(id, path)
 
     async def _path(self, id: str) -> Path | None:
         if id not in self._paths:
             try:
-                answer = await self._cri.ContainerStatus(container_id=id)
+                answer = await self._cri.ContainerStatus(container_id=id, timeout=PATIENCE)
             except CriError as error:
                 if error.code == "NOT_FOUND":
                     return None
@@ -84,7 +89,7 @@ class LogRotation:
         renamed = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
         os.rename(path, renamed)
         try:
-            await self._cri.ReopenContainerLog(container_id=id)
+            await self._cri.ReopenContainerLog(container_id=id, timeout=PATIENCE)
         except CriError:
             _put_back(renamed, path)
             raise

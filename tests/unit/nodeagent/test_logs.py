@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from google.protobuf.message import Message
 
 from cri.client import CriClient, CriError
 from cri.proto import api_pb2
@@ -37,12 +38,26 @@ def test_lines(line: bytes, parsed: Line | None) -> None:
     assert parse_line(line) == parsed
 
 
-def running(cri: FakeCri, path: Path) -> None:
+def running(cri: FakeCri, path: Path, id: str = "c") -> None:
     cri.sandboxes["s"] = api_pb2.PodSandboxStatus(id="s")
     status = api_pb2.ContainerStatus(
-        id="c", state=api_pb2.CONTAINER_RUNNING, labels={marks.NODE: "n"}, log_path=str(path)
+        id=id, state=api_pb2.CONTAINER_RUNNING, labels={marks.NODE: "n"}, log_path=str(path)
     )
-    cri.containers["c"] = ("s", status)
+    cri.containers[id] = ("s", status)
+
+
+class Troubled(FakeCri):
+    """Says nothing of one container, and does not open the log of another."""
+
+    def _ContainerStatus(self, request: api_pb2.ContainerStatusRequest) -> Message:
+        if request.container_id == "silent":
+            raise CriError("ContainerStatus", "DEADLINE_EXCEEDED", "no answer")
+        return super()._ContainerStatus(request)
+
+    def _ReopenContainerLog(self, request: api_pb2.ReopenContainerLogRequest) -> Message:
+        if request.container_id == "stuck":
+            raise CriError("ReopenContainerLog", "DEADLINE_EXCEEDED", "no answer")
+        return api_pb2.ReopenContainerLogResponse()
 
 
 async def test_a_log_that_is_too_large_is_rotated_and_older_ones_compressed(tmp_path: Path) -> None:
@@ -68,10 +83,21 @@ async def test_a_runtime_that_cannot_reopen_keeps_its_log(tmp_path: Path) -> Non
     running(cri, log)
     log.write_bytes(b"y" * 101)
     cri.fail["ReopenContainerLog"] = [("UNKNOWN", "no")]
-    with pytest.raises(CriError):
-        await LogRotation(cast(CriClient, cri), "n", limit=100, files=3).once()
+    await LogRotation(cast(CriClient, cri), "n", limit=100, files=3).once()
     assert log.read_bytes() == b"y" * 101
     assert rotated(log) == []
+
+
+async def test_what_is_wrong_with_one_pod_leaves_the_others_logs_rotated(tmp_path: Path) -> None:
+    cri = Troubled()
+    names = ("silent", "loop", "stuck", "well")
+    for name in names:
+        running(cri, tmp_path / name, name)
+        (tmp_path / name).write_bytes(b"y" * 101)
+    (tmp_path / "loop").unlink()
+    (tmp_path / "loop").symlink_to("loop")
+    await LogRotation(cast(CriClient, cri), "n", limit=100, files=3).once()
+    assert [name for name in names if rotated(tmp_path / name)] == ["well"]
 
 
 def test_what_a_crash_left_of_a_compression_is_removed(tmp_path: Path) -> None:
