@@ -10,6 +10,8 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
+from runtime.linux.database import DatabaseFull
+
 #: What the kernel says when a filesystem, or a quota on it, is full.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -76,9 +78,11 @@ class DiskFull(ImageError):
 
 @contextlib.contextmanager
 def disk_full_explained(doing: str) -> Iterator[None]:
-    """Turn the kernel's "no space" into DiskFull; every other OSError stays what it is."""
+    """Turn the kernel's "no space", and the database's, into DiskFull; every other OSError stays what it is."""
     try:
         yield
+    except DatabaseFull as error:
+        raise DiskFull(f"no space left while {doing}: {error}") from error
     except OSError as error:
         if error.errno in FULL:
             raise DiskFull(f"no space left while {doing}: free some, or remove unused images") from error

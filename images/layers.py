@@ -26,7 +26,7 @@ from images.arrivals import Arrivals
 from images.blobs import BlobReader
 from images.digest import Digest
 from images.documents import Descriptor
-from images.errors import ImageError, MalformedImage
+from images.errors import ImageError, MalformedImage, disk_full_explained
 from images.flights import Flights
 from images.limits import Limits
 from images.transfer import Transfer
@@ -101,8 +101,8 @@ class Layers:
         effect = Effect(KIND, PREFIX + directory.name, detail={"chain_id": wanted.chain_id})
         async with self._being_made(wanted.below, transfer) as below:
             try:
-                await self._workers.run(partial(self._begin, directory, effect))
-                with transfer.answerable():
+                with transfer.answerable(), disk_full_explained(f"making the layer {wanted.chain_id}"):
+                    await self._workers.run(partial(self._begin, directory, effect))
                     cost = await self._fill(directory, wanted, below, transfer)
             except BaseException:
                 await self._workers.run(partial(self._undo, directory, effect))

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import pytest
 
 from images import Image, ImageStore
 from images.build import busybox_tree, directory, regular
-from images.digest import Digest
+from images.digest import Digest, chain_ids
 from images.errors import DigestMismatch, DiskFull, ImageError, ImageNotFound, MalformedImage
 from images.layers import name_of
 from images.platform import Platform
+from runtime.linux.database import DatabaseFull
 from runtime.linux.ledger import Effect, Ledger
 from runtime.linux.records import Records
+from tests.support.faulty_registry import FaultyRegistry, stall
 from tests.support.images import busybox_rootfs, push_image, push_index
 from tests.support.registry import Registry
 
@@ -260,6 +263,39 @@ async def test_a_full_disk(
     assert ledger.entries() == []
     small = push_image(registry, "full:small", [[regular("small", b"fits")]])
     assert (await store.pull(small.ref)).id == small.image_id
+
+
+@pytest.mark.parametrize("kind", ["ingest", "snapshot"])
+async def test_a_database_that_is_full(
+    store: ImageStore,
+    registry: Registry,
+    ledger: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """Of two layers one comes, half of it, and the other one cannot be written down."""
+    pushed = push_image(registry, f"database:{kind}", [[regular("one", os.urandom(100_000))], [regular("two", b"2")]])
+    two = chain_ids([Digest(text) for text in pushed.diff_ids])[1]
+    refused = {f"sha256-{pushed.blobs[1][7:]}", f"layers/{name_of(two)}"}
+    record, comes = ledger.record, threading.Event()
+
+    def full(*effects: Effect) -> None:
+        if effects[0].kind == kind and effects[0].key in refused:
+            comes.wait(20)
+            raise DatabaseFull("the database is full; free space")
+        record(*effects)
+
+    monkeypatch.setattr(ledger, "record", full)
+    async with FaultyRegistry(registry) as faulty:
+        faulty.add(pushed.blobs[0], stall(1000))
+        pulling = asyncio.create_task(store.pull(pushed.ref.replace(registry.host, faulty.host)))
+        await faulty.until_asked(pushed.blobs[0])
+        comes.set()
+        with pytest.raises(DiskFull, match="free space"):
+            await pulling
+    assert ledger.entries() == []
+    assert list((tmp_path / "root/content/ingest").iterdir()) == []
 
 
 async def test_a_disk_that_is_full_for_containers(small_disk: Path, store: ImageStore, registry: Registry) -> None:
