@@ -89,5 +89,6 @@ def bear_pod_init(home: Home, birth: Birth, cgroup: Cgroup, cgroup_fd: int, maps
     highest = max(first + length - 1 for kind in ("uid", "gid") for first, _, length in maps[kind])
     body = functools.partial(run_pod_init, home.state_dir, cgroup, min(NOBODY, highest))
     with open_user_namespace(home) as users:
-        clone = functools.partial(clone_inside, users.fileno(), cgroup.prepare_join().enter)
+        # Opened by the helper, which ends: the shim would have the files for as long as the pod lives.
+        clone = functools.partial(clone_inside, users.fileno(), lambda: cgroup.prepare_join().enter())
         birth.begin(body, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID, cgroup_fd, clone)

@@ -51,6 +51,13 @@ async def test_every_namespace_belongs_to_the_pods_user_namespace(node: Node, pi
     assert os.stat(f"/proc/{first}").st_uid == BASE
 
 
+async def test_a_shim_keeps_no_file_of_a_cgroup(node: Node) -> None:
+    pod = await userns_pod(node, pid="pod")
+    await node.idle(pod)
+    files = [os.readlink(entry) for entry in Path(f"/proc/{pod.shim.pid}/fd").iterdir()]
+    assert [name for name in files if "cgroup" in name] == []
+
+
 @pytest.mark.parametrize("pid", ["container", "pod"])
 async def test_root_inside_finds_its_files_its_own(node: Node, pid: str) -> None:
     pod = await userns_pod(node, pid=pid)
