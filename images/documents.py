@@ -51,14 +51,20 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The same image for several platforms, in the author's order of preference."""
+    """The same image for several platforms, in the author's order of preference.
 
-    entries: tuple[tuple[Descriptor, Platform], ...]
+    An entry may leave its platform out: a layout of one image does, and an index that leads to another one.
+    """
+
+    entries: tuple[tuple[Descriptor, Platform | None], ...]
 
     def choose(self, platform: Platform) -> Descriptor | None:
-        """The image that fits best; the first one among equals."""
-        ranked = [(rank, entry) for entry, offered in self.entries if (rank := platform.rank(offered)) is not None]
-        return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+        """The image that fits best; the first one among equals, and one that does not say what it is for at last."""
+        ranked = [
+            (rank, entry) for entry, offered in self.entries if offered and (rank := platform.rank(offered)) is not None
+        ]
+        silent = [entry for entry, offered in self.entries if offered is None]
+        return min(ranked, key=lambda pair: pair[0])[1] if ranked else next(iter(silent), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +102,14 @@ def parse_manifest(body: bytes, media_type: str, limits: Limits, what: str) -> I
 
 
 def _parse_index(doc: Mapping[str, Any], what: str) -> Index:
-    entries = []
+    entries: list[tuple[Descriptor, Platform | None]] = []
     for position, entry in enumerate(_list(doc, "manifests", what)):
         descriptor = Descriptor.parse(entry, f"{what}: manifests[{position}]")
         platform = entry.get("platform")
         if isinstance(platform, dict) and descriptor.media_type in MANIFESTS | INDEXES | {""}:
             entries.append((descriptor, Platform.from_json(platform)))
-        elif platform is None and descriptor.media_type in MANIFESTS:
-            entries.append((descriptor, Platform.host()))  # a layout of one image names no platform
+        elif platform is None and descriptor.media_type in MANIFESTS | INDEXES:
+            entries.append((descriptor, None))
     return Index(tuple(entries))
 
 

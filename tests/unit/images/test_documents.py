@@ -135,6 +135,22 @@ def test_index_picks_the_platform(media_type: str) -> None:
     assert [found.size if found else None for found in chosen] == [5, 3, None]
 
 
+def test_entries_that_do_not_say_what_they_are_for_come_last() -> None:
+    """`platform` is OPTIONAL (image-index.md): an index below has none, nor has an artifact beside the image."""
+    amd = {"os": "linux", "architecture": "amd64"}
+    entries = [
+        descriptor("application/vnd.example", size=1),
+        descriptor(OCI_INDEX, size=2),
+        descriptor(OCI_MANIFEST, size=3),
+        descriptor(OCI_MANIFEST, size=4, platform=amd),
+    ]
+    for platform, size in (("amd64", 4), ("s390x", 2)):
+        index = parsed({"mediaType": OCI_INDEX, "manifests": entries}, "")
+        assert isinstance(index, Index)
+        chosen = index.choose(Platform("linux", platform))
+        assert chosen is not None and chosen.size == size
+
+
 def config(**changes: Any) -> dict[str, Any]:
     return {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [DIGEST]}, **changes}
 
