@@ -64,8 +64,8 @@ class Exits:
         reason = "OOMKilled" if event.oom_killed else "Completed" if event.exit_code == 0 else "Error"
         self.finish(container, event.exit_code, event.finished_at, reason)
 
-    def starting(self, container: Container) -> None:
-        """StartContainer begins: what was told of an earlier try, which came to nothing, is no exit of this one."""
+    def forget_try(self, container: Container) -> None:
+        """What was told of a start that came to nothing is no exit of the next one."""
         self._early.pop(container.id, None)
 
     def started(self, container: Container) -> None:
