@@ -5,6 +5,7 @@ Source of the first: runtime-spec, config-linux.md, "Default Devices" and "Defau
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -137,11 +138,14 @@ def host_devices() -> list[dict[str, Any]]:
 
 
 def _walk(directory: str, depth: int) -> Iterator[MakeDevice]:
-    with os.scandir(directory) as entries:
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:  # what is unplugged goes meanwhile
         for entry in entries:
             if entry.name in _NOT_TAKEN or entry.is_symlink():
                 continue
-            found = entry.stat(follow_symlinks=False)
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
             if stat.S_ISDIR(found.st_mode) and depth:
                 yield from _walk(entry.path, depth - 1)
             elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
