@@ -10,6 +10,7 @@ from cni.attachment import Attachment
 from cni.default import default_conflist
 from cni.errors import InvalidConfig
 from cri.proto import api_pb2 as api
+from cri.server.bandwidth import bandwidth
 from cri.server.config import NetworkConfig
 from cri.server.errors import InvalidRequest
 from cri.server.pods import Sandbox
@@ -61,12 +62,13 @@ def attachment_of(sandbox: Sandbox) -> Attachment:
             "K8S_POD_INFRA_CONTAINER_ID": sandbox.id,
             "K8S_POD_UID": metadata.uid,
         },
-        capability_args=_capability_args(sandbox.config),
+        capability_args=_capability_args(sandbox),
     )
 
 
-def _capability_args(config: api.PodSandboxConfig) -> dict[str, Any]:
+def _capability_args(sandbox: Sandbox) -> dict[str, Any]:
     """What plugins with these capabilities get as runtimeConfig (CNI CONVENTIONS.md); hostPort 0 is no mapping."""
+    config = sandbox.config
     mappings = [
         {
             "hostPort": port.host_port,
@@ -78,7 +80,18 @@ def _capability_args(config: api.PodSandboxConfig) -> dict[str, Any]:
         if port.host_port
     ]
     dns = config.dns_config
-    args: dict[str, Any] = {"portMappings": mappings} if mappings else {}
+    args: dict[str, Any] = {"cgroupPath": sandbox.cgroup}
+    if mappings:
+        args["portMappings"] = mappings
+    if limits := _bandwidth(config):
+        args["bandwidth"] = limits
     if config.HasField("dns_config"):
         args["dns"] = {"servers": [*dns.servers], "searches": [*dns.searches], "options": [*dns.options]}
     return args
+
+
+def _bandwidth(config: api.PodSandboxConfig) -> dict[str, int]:
+    try:
+        return bandwidth(config.annotations)
+    except InvalidRequest:  # no pod is made with those, but one of an earlier version has to come to its end
+        return {}

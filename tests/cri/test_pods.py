@@ -250,6 +250,30 @@ async def test_the_pod_goes_with_its_containers(crid: Crid, busybox: str) -> Non
     assert (await crid.cri.ListContainers()).containers == []
 
 
+async def test_network_plugins_are_told_how_fast_a_pod_may_be(crid: Crid) -> None:
+    plugin, conflist = crid.base / "cni-bin" / "telling", crid.base / "net.d" / "10-telling.conflist"
+    plugin.write_text(f'#!/bin/sh\ncat >> {crid.base}/told.$CNI_COMMAND\necho \'{{"cniVersion":"1.0.0"}}\'\n')
+    plugin.chmod(0o755)
+    capabilities = {"bandwidth": True, "cgroupPath": True}
+    network = {"cniVersion": "1.0.0", "name": "telling", "plugins": [{"type": "telling", "capabilities": capabilities}]}
+    conflist.write_text(json.dumps(network))
+    ingress, egress = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"
+    try:
+        pod = await crid.run_pod(annotations={ingress: "1M", egress: "1.5Mi", "cni.example/other": "1"})
+        await crid.cri.RemovePodSandbox(pod_sandbox_id=pod[0])
+        with pytest.raises(CriError, match="egress-bandwidth: 'fast' is no quantity") as caught:
+            await crid.run_pod(annotations={egress: "fast"})
+    finally:
+        conflist.unlink()
+    assert caught.value.code == "INVALID_ARGUMENT"
+    for command in ("ADD", "DEL"):
+        told = json.loads((crid.base / f"told.{command}").read_text())["runtimeConfig"]
+        assert told["bandwidth"]["ingressRate"] == 1_000_000 and told["bandwidth"]["egressRate"] == 1_572_864
+        assert told["cgroupPath"].endswith(f"/pod{pod[1].metadata.uid}")
+    on_host = {"security_context": {"namespace_options": {"network": api.NODE}}}
+    await crid.run_pod(annotations={egress: "fast"}, linux=on_host)  # whose network is not ours to limit
+
+
 FAILING = '#!/bin/sh\ncat > /dev/null\necho \'{"cniVersion":"1.0.0","code":7,"msg":"no luck"}\'\nexit 1\n'
 GARBAGE = "#!/bin/sh\ncat > /dev/null\nhead -c 100 /dev/urandom\n"
 

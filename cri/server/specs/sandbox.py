@@ -8,6 +8,7 @@ from typing import Any
 
 from cni.podnetns import pod_sysctls
 from cri.proto import api_pb2 as api
+from cri.server.bandwidth import bandwidth
 from cri.server.daemon import Daemon
 from cri.server.errors import InvalidRequest
 from cri.server.pods import Sandbox
@@ -38,6 +39,8 @@ def check_config(config: api.PodSandboxConfig) -> None:
         raise InvalidRequest(f"hostname {config.hostname[:80]!r} is no hostname of at most {_HOSTNAME_LIMIT} bytes")
     for port in config.port_mappings:
         _check_port(port)
+    if config.linux.security_context.namespace_options.network != api.NODE:
+        bandwidth(config.annotations)
 
 
 def _check_port(port: api.PortMapping) -> None:
