@@ -4,9 +4,9 @@ A process that calls a function writes to it: its reference count goes up and do
 class, of each constant. After a fork the first such write to a page makes a copy of it for ever, and objects lie where
 there was room when they were made, so that nearly each of them costs a shim 4 KiB. Hence, before the zygote freezes:
 
-    fill_gaps()   what is made from now on comes from memory that nothing else is in
-    gather()      what a shim will call is made anew, and lies together
-    fill_gaps()   what a shim makes itself lies together too
+    fill_gaps()    what is made from now on comes from memory that nothing else is in
+    gather...()    what a shim will call, name and have objects of is made anew, and lies together
+    fill_gaps()    what a shim makes itself lies together too
 
 The zygote has all its memory from malloc(3) (`runtime.launcher`): what is made one after the other lies side by side.
 Python's own allocator puts each size elsewhere, and what a shim touches has many sizes.
@@ -25,8 +25,11 @@ from typing import Any, Final
 _STEP: Final = 16
 _OWN: Final = 8
 _FUNCTION: Final = 176  # no function and no code is smaller; the other parts of code are, and nobody touches those
+_CLASS: Final = 900  # the same of classes
+_CACHED: Final = 1040  # up to here malloc keeps what is freed for the next who asks, wherever it lies
 _LARGE: Final = 16 * 1024
-_END: Final = 100 * 1024  # more than is free in one piece, less than malloc(3) would map
+_END: Final = 100 * 1024  # less than malloc(3) would map
+_NEAR: Final = 3 * _END  # between what was the end of the heap just now and its end
 
 
 def gather(used: set[CodeType]) -> None:
@@ -55,6 +58,28 @@ def gather_constants(used: set[CodeType]) -> None:
     fresh = [bytes(bytearray(value)) if isinstance(value, bytes) else value + 0 for _, _, value in found]
     for (module, name, _), value in zip(found, fresh, strict=True):
         setattr(module, name, value)
+
+
+def gather_classes(used: set[CodeType]) -> None:
+    """The same with the classes that this code names, as dataclass(slots=True) does it.
+
+    What has been made of a class already stays of the old one, which has the same functions. So the zygote's own
+    objects serve as before; but a class that others are derived from is left as it is.
+    """
+    names = {name for code in used for name in code.co_names}
+    found = [kind for module in _modules() for kind in classes_of(module) if kind.__name__ in names]
+    fill_gaps(_CLASS)
+    moved = {kind: _remade(kind) for kind in found if "__slots__" in vars(kind) and not kind.__subclasses__()}
+    for module in _modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, type) and value in moved:
+                setattr(module, name, moved[value])
+
+
+def _remade(kind: type) -> type:
+    slots = vars(kind)["__slots__"]
+    body = {name: value for name, value in vars(kind).items() if name not in slots}
+    return type(kind)(kind.__name__, kind.__bases__, body | {"__qualname__": kind.__qualname__})
 
 
 def _functions() -> Iterator[tuple[ModuleType | type, str, FunctionType]]:
@@ -111,9 +136,13 @@ def fill_gaps(smallest: int = 2 * _STEP) -> None:
     gc.collect()  # also empties the free lists of tuples, lists, dicts and floats
     malloc, free = ctypes.pythonapi.PyMem_RawMalloc, ctypes.pythonapi.PyMem_RawFree
     malloc.argtypes, malloc.restype, free.argtypes = [ctypes.c_size_t], ctypes.c_void_p, [ctypes.c_void_p]
-    end = malloc(_END)
+    sbrk = ctypes.pythonapi.sbrk
+    sbrk.restype = ctypes.c_void_p
+    while (end := malloc(_END)) + _NEAR < sbrk(0):  # a gap that large: importing what has no .pyc leaves some
+        pass
     for size in range(_LARGE, smallest - 1, -_STEP):
         while (block := malloc(size - _OWN)) < end:
             pass
-        free(block)
+        if size > _CACHED:
+            free(block)
     free(end)

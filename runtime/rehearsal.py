@@ -21,7 +21,7 @@ from typing import Final
 import prctl
 
 from runtime import arrival, exec, init, mounting, process, protections, rootfs, streams, tree
-from runtime.gathering import classes_of, gather, gather_constants
+from runtime.gathering import classes_of, gather, gather_classes, gather_constants
 from runtime.linux import caps, failpoints, mountapi, mountoptions, mounts, overlay, paths, syscalls
 from runtime.linux.cgroups import Cgroup, Layout
 from runtime.linux.channel import Channel
@@ -68,6 +68,7 @@ def rehearse() -> None:
     with _stage():
         used = _used_by(_play)
     named = _named_in(used)
+    gather_classes(used)
     gather(used)
     gather_constants(used)
     gather(named - used)
