@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from nodeagent.pods import quantity
 from nodeagent.volumes.deadline import LOCAL, within
 from nodeagent.volumes.layout import EMPTY_DIR, Layout, make_private
-from nodeagent.volumes.plan import EmptyDir
+from nodeagent.volumes.plan import EmptyDir, Group
 from runtime.linux import mountapi, mounts
 from runtime.linux.failpoints import failpoint
 from runtime.linux.ledger import Effect, Ledger
@@ -20,6 +21,9 @@ from runtime.linux.trees import remove_tree
 
 #: Seconds: a directory with millions of files takes its time.
 REMOVAL = 600.0
+#: The mode of a directory that is made and not yet handed out; nobody else gives one to a directory. From then on mode
+#: and group are the containers': what they change stays, however often the pod's volumes are mounted again.
+UNFINISHED = 0o1700
 
 FAILPOINTS = (
     "agent.empty_dir.recorded",
@@ -43,25 +47,31 @@ async def mount(volume: EmptyDir, uid: str, layout: Layout, ledger: Ledger) -> P
 
 
 def _make(path: Path, volume: EmptyDir) -> None:
-    make_private(path)
+    make_private(path.parent)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(UNFINISHED)
     failpoint("agent.empty_dir.made")
     if volume.in_memory and not is_mount_point(path):
         _attach_tmpfs(path, volume.size_limit)
         failpoint("agent.empty_dir.mounted")
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        # Every container of the pod writes here, whichever user it runs as.
-        group = volume.group
-        if group is not None:
-            os.fchown(fd, -1, group.gid)
-        os.fchmod(fd, 0o777 if group is None else 0o777 | stat.S_ISGID)
+        if stat.S_IMODE(os.fstat(fd).st_mode) == UNFINISHED:
+            _hand_out(fd, volume.group)
     finally:
         os.close(fd)
 
 
+def _hand_out(fd: int, group: Group | None) -> None:
+    """For every container of the pod, whichever user it runs as. The mode comes last: it says that all is done."""
+    if group is not None:
+        os.fchown(fd, -1, group.gid)
+    os.fchmod(fd, 0o777 if group is None else 0o777 | stat.S_ISGID)
+
+
 def _attach_tmpfs(path: Path, size: int) -> None:
     """Without a size the kernel's own limit holds: half of the node's memory (tmpfs(5))."""
-    options = [("mode", "0777"), *([("size", str(size))] if size else [])]
+    options = [("mode", f"{UNFINISHED:o}"), *([("size", str(size))] if size else [])]
     fd = mounts.filesystem("tmpfs", "tmpfs", options)
     try:
         mountapi.move_mount_at(fd, str(path))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent.volumes.claims import ClaimIndex
+from nodeagent.volumes.empty_dir import UNFINISHED
 from nodeagent.volumes.errors import VolumesError
 from nodeagent.volumes.manager import VolumeManager
 from runtime.linux import mountapi, mounts
@@ -65,6 +66,28 @@ async def test_the_pods_group_owns_it(manager: VolumeManager) -> None:
         status = volume.host_path.stat()
         assert status.st_gid == 4242
         assert status.st_mode & stat.S_ISGID
+
+
+async def test_what_a_container_has_made_of_its_directory_stays(manager: VolumeManager) -> None:
+    document = pod(PLAIN, MEMORY, securityContext={"fsGroup": 4242})
+    paths = [volume.host_path for volume in (await manager.mount(document, NO_CLAIMS)).values()]
+    for path in paths:
+        os.chown(path, 999, 999)
+        path.chmod(0o700)
+    await manager.mount(document, NO_CLAIMS)
+    found = [(each.st_uid, each.st_gid, stat.S_IMODE(each.st_mode)) for each in (path.stat() for path in paths)]
+    assert found == [(999, 999, 0o700)] * 2
+
+
+async def test_a_directory_that_a_crash_left_unfinished_is_finished(manager: VolumeManager) -> None:
+    document = pod(PLAIN, MEMORY, securityContext={"fsGroup": 4242})
+    paths = [volume.host_path for volume in (await manager.mount(document, NO_CLAIMS)).values()]
+    for path in paths:
+        os.chown(path, 0, 0)
+        path.chmod(UNFINISHED)
+    await manager.mount(document, NO_CLAIMS)
+    found = [(each.st_gid, stat.S_IMODE(each.st_mode)) for each in (path.stat() for path in paths)]
+    assert found == [(4242, 0o2777)] * 2
 
 
 async def test_a_mount_inside_is_unmounted_and_its_files_live(manager: VolumeManager, place: Path) -> None:
