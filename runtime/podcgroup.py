@@ -7,6 +7,7 @@ extended attribute on the cgroup v2 directory, so that the last sandbox beneath 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -50,14 +51,20 @@ def _complete(pod: Cgroup, owner: str) -> None:
 
 @contextlib.contextmanager
 def _alone(owner: str) -> Iterator[None]:
-    """Held while cgroups are made that pods share: half of what another shim makes would pass for a kubelet's."""
+    """Held while cgroups are made that pods share: half of what another shim makes would pass for a kubelet's.
+
+    Raises TimeoutError when somebody else holds it for longer than making them takes.
+    """
     directory = os.open(owner, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + LOCK_SECONDS
-        while time.monotonic() < deadline:
+        while True:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
+            if time.monotonic() > deadline:
+                why = f"the lock for making pods' cgroups is held by another process for {LOCK_SECONDS:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, why, owner)
             time.sleep(0.001)
         yield
     finally:
