@@ -18,7 +18,7 @@ from pathlib import Path
 from cri.server.assembly import OWNER
 from cri.server.config import Config, from_arguments
 from cri.server.listening import exclusive
-from cri.server.settings import ConfigError
+from cri.server.starting import START_ERRORS
 from images import Image, ImageError, ImageStore
 from images.build import busybox_tree
 from runtime.linux.ledger import Ledger
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         config = from_arguments(given)
         with exclusive(config.root):
             found = asyncio.run(_import(config, given))
-    except (ConfigError, ImageError, OSError) as error:
+    except (ImageError, *START_ERRORS) as error:
         print(f"crid import: {error}", file=sys.stderr)
         return 1
     for image in found:

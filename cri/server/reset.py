@@ -21,9 +21,8 @@ from cri.server.calls.remove_pod_sandbox import remove_pod_sandbox
 from cri.server.config import Config, from_arguments
 from cri.server.listening import exclusive
 from cri.server.recovery import recover
-from cri.server.settings import ConfigError
+from cri.server.starting import START_ERRORS
 from cri.server.tidying import tidy
-from runtime.client import ContainerError
 from runtime.linux.ledger import Effect, read_ledger
 from runtime.linux.trees import remove_tree
 
@@ -48,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
             if given.purge and not left:
                 remove_tree(config.state)
                 remove_tree(config.root)
-    except (ConfigError, ContainerError, OSError) as error:
+    except START_ERRORS as error:
         print(f"crid reset: {error}", file=sys.stderr)
         return 1
     for line in left:

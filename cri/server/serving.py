@@ -40,7 +40,7 @@ _OPTIONS = [
 
 
 async def serve(config: Config, zygote: ZygoteLauncher) -> None:
-    """Run the daemon until a signal stops it. Raises OSError, ConfigError for what it cannot start without."""
+    """Run the daemon until a signal stops it. Raises starting.START_ERRORS for what it cannot start without."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

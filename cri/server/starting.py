@@ -14,8 +14,12 @@ from collections.abc import Sequence
 from cri.server.config import Config, parse_arguments
 from cri.server.listening import exclusive
 from cri.server.settings import ConfigError
-from runtime.client import ZygoteLauncher
+from runtime.client import ContainerError, ZygoteLauncher
+from runtime.linux.database import DatabaseError
 from runtime.linux.journal import log_to_stderr
+
+#: What keeps the daemon, or one of its verbs, from its work, in words that need no traceback.
+START_ERRORS = (ConfigError, ContainerError, DatabaseError, OSError)
 
 
 def start(words: Sequence[str]) -> int:
@@ -27,7 +31,7 @@ def start(words: Sequence[str]) -> int:
             raise ConfigError("crid makes namespaces, mounts and cgroups: run it as root")
         with exclusive(config.root), exclusive(config.state):
             _start(config)
-    except (ConfigError, OSError) as error:
+    except START_ERRORS as error:
         print(f"crid: {error}", file=sys.stderr)
         return 1
     return 0

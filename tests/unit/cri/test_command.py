@@ -46,6 +46,20 @@ def test_the_first_word_chooses(
     assert asked == [rest]
 
 
+@pytest.mark.parametrize("words", [[], ["reset"], ["import", "--busybox", "localhost/demo:1"]])
+def test_a_database_that_is_none_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(ZygoteLauncher, "begin", lambda self: None)
+    (config := tmp_path / "crid.toml").write_text(f'root = "{tmp_path}/root"\nstate = "{tmp_path}/state"\n')
+    (tmp_path / "root").mkdir(mode=0o700)
+    (tmp_path / "root" / "ledger.db").write_text("no database " * 1000)
+    assert main.main([*words, "--config", str(config)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(" ".join(["crid", *words[:1]]) + ": ") and f"{tmp_path}/root/ledger.db" in line
+
+
 def test_a_daemon_collects_garbage_once_it_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     begun: list[str] = []
 
