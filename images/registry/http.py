@@ -23,6 +23,7 @@ import yarl
 from images.errors import RegistryError, TooLarge
 from images.limits import Limits
 from images.registry.hosts import Host
+from images.registry.resolver import Resolver
 
 REDIRECTS = 5
 REDIRECTED = frozenset({301, 302, 303, 307, 308})
@@ -57,11 +58,16 @@ class Answer:
 
 
 class Http:
-    """One connection pool. Made inside a running event loop; close() it there."""
+    """One connection pool. Made inside a running event loop; close() it there.
+
+    How many connections there are is the pulls' matter (images.transfer): a number here would let some that stall
+    keep everybody else waiting.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, resolver=Resolver()),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"User-Agent": "nodeagent", "Accept-Encoding": "identity"},
