@@ -7,7 +7,7 @@ In reading order:
     mountapi.py      mounts by fd; mounts.py, mountoptions.py, overlay.py made of them; mounttable.py what is there
     paths.py         paths inside a hostile tree; trees.py, treesize.py all of such a tree
     namespaces.py    namespaces of pods; userns.py those of users
-    caps.py          what a process may do; seccomp.py, lsm.py, keyring.py, scheduling.py likewise
+    caps.py          what a process may do; seccomp.py, lsm.py, keyring.py, scheduling.py, rlimits.py likewise
     cgroups/         limits, usage, kill, freeze
     commands.py      programs of others, with a deadline
     ledger.py        effects outside the process; records.py metadata; database.py the SQLite file of both

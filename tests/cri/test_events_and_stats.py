@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,18 @@ async def test_statistics_of_what_does_not_run(crid: Crid, busybox: str) -> None
 
 
 async def test_every_described_metric_is_delivered(crid: Crid, busybox: str) -> None:
-    linux = {"resources": {"cpu_quota": 20000, "cpu_period": 100000, "memory_limit_in_bytes": 64 << 20}}
+    linux = {
+        "resources": {"cpu_quota": 20000, "cpu_period": 100000, "memory_limit_in_bytes": 64 << 20},
+        "security_context": {"run_as_user": {"value": 1000}},  # whose limits prlimit(2) may not tell us
+    }
     await crid.run(await crid.run_pod(), busybox, ["sleep", "1000"], linux=linux)
     described = {row.name: len(row.label_keys) for row in (await crid.cri.ListMetricDescriptors()).descriptors}
     assert len(described) == 56
     [pod] = (await crid.cri.ListPodSandboxMetrics()).pod_metrics
     delivered = [*pod.metrics, *(metric for container in pod.container_metrics for metric in container.metrics)]
     assert {metric.name: len(metric.label_values) for metric in delivered}.items() <= described.items()
+    [files] = [metric for metric in delivered if metric.name == "container_ulimits_soft"]
+    assert files.value.value == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     # Block I/O appears with the first transfer, huge pages on kernels that have them.
     optional = {
         name

@@ -17,28 +17,10 @@ from runtime.linux import caps
 from runtime.linux.caps import CapabilitySets, bounding_mask
 from runtime.linux.files import read_limited
 from runtime.linux.paths import open_procfs, read_proc, write_proc
+from runtime.linux.rlimits import read_rlimits
 from runtime.spec import ContainerSpec
 
 STATUS_LIMIT = 64 * 1024
-#: Lines of proc_pid_limits(5), which anybody may read; prlimit(2) needs CAP_SYS_RESOURCE for another user's process.
-LIMITS = {
-    "RLIMIT_CPU": "Max cpu time",
-    "RLIMIT_FSIZE": "Max file size",
-    "RLIMIT_DATA": "Max data size",
-    "RLIMIT_STACK": "Max stack size",
-    "RLIMIT_CORE": "Max core file size",
-    "RLIMIT_RSS": "Max resident set",
-    "RLIMIT_NPROC": "Max processes",
-    "RLIMIT_NOFILE": "Max open files",
-    "RLIMIT_MEMLOCK": "Max locked memory",
-    "RLIMIT_AS": "Max address space",
-    "RLIMIT_LOCKS": "Max file locks",
-    "RLIMIT_SIGPENDING": "Max pending signals",
-    "RLIMIT_MSGQUEUE": "Max msgqueue size",
-    "RLIMIT_NICE": "Max nice priority",
-    "RLIMIT_RTPRIO": "Max realtime priority",
-    "RLIMIT_RTTIME": "Max realtime timeout",
-}
 _NORMAL = frozenset({os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE})
 
 
@@ -152,17 +134,10 @@ def _inspect_limits(pid: int, bounds: Bounds) -> None:
     """Hard limits can only be lowered without CAP_SYS_RESOURCE (getrlimit(2)), and a start's are this daemon's."""
     if bounds.can("CAP_SYS_RESOURCE"):
         return
-    given = {LIMITS[name]: hard for name, hard in bounds.limits.items() if name in LIMITS}
-    most = _hard_limits("self") | given
-    for name, hard in _hard_limits(str(pid)).items():
-        if hard > most.get(name, hard):
-            raise InvalidRequest(f"the checkpoint's processes have a limit beyond the container's: {name} {hard}")
-
-
-def _hard_limits(pid: str) -> dict[str, float]:
-    text = read_limited(f"/proc/{pid}/limits", STATUS_LIMIT).decode()
-    columns = ((line[:26].rstrip(), line[26:].split()[1]) for line in text.splitlines()[1:])
-    return {name: float("inf") if hard == "unlimited" else float(hard) for name, hard in columns}
+    most = {name: limit.hard for name, limit in read_rlimits("self").items()} | dict(bounds.limits)
+    for name, limit in read_rlimits(pid).items():
+        if limit.hard > most.get(name, limit.hard):
+            raise InvalidRequest(f"the checkpoint's processes have a limit beyond the container's: {name} {limit.hard}")
 
 
 def _be_no_less_likely_to_be_killed(pid: int, bounds: Bounds) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from runtime.linux.rlimits import UNLIMITED, read_rlimits
 
 #: Processes of one container whose open files are counted; beyond, the count is a lower bound.
 MAX_PROCESSES = 512
@@ -43,7 +44,7 @@ def _is_socket(link: str) -> bool:
 
 def _soft_limit(pid: int) -> int:
     try:
-        soft, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    except ProcessLookupError:
+        soft = read_rlimits(pid)["RLIMIT_NOFILE"].soft
+    except (FileNotFoundError, ProcessLookupError):
         return 0
-    return -1 if soft == resource.RLIM_INFINITY else soft
+    return -1 if soft == UNLIMITED else soft
