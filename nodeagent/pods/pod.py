@@ -14,7 +14,7 @@ import copy
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -95,6 +95,18 @@ class Pod:
 
     def container(self, name: str) -> dict[str, Any]:
         return next(container for container in self.all_containers() if container["name"] == name)
+
+    def at_once(self, of: Callable[[dict[str, Any]], int]) -> int:
+        """The most that containers running at the same time come to, `of` being what one of them counts for.
+
+        An init container that ends runs beside the sidecars that were started before it, the containers run beside all
+        sidecars. Source: k8s.io/component-helpers/resource (PodLimits).
+        """
+        running = most = 0
+        for each in self.init_containers:
+            most = max(most, running + of(each))
+            running += of(each) if is_sidecar(each) else 0
+        return max(most, running + sum(map(of, self.containers)))
 
 
 def is_sidecar(container: dict[str, Any]) -> bool:

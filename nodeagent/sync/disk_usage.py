@@ -15,7 +15,7 @@ from cri.client import CriClient
 from cri.proto import api_pb2
 from nodeagent.node import Node
 from nodeagent.pods import quantity
-from nodeagent.pods.pod import Pod, is_sidecar
+from nodeagent.pods.pod import Pod
 from nodeagent.translate import marks
 from nodeagent.translate.sandbox import log_directory
 from nodeagent.volumes import empty_dir
@@ -51,7 +51,7 @@ class DiskUsage:
         used = await self._containers(pod)
         rest = [await self._volume(pod, name) for name in sizes if name not in volumes]
         total = sum(used.values()) + sum(volumes.values()) + sum(rest)
-        if total > (allowed := _total(pod, limits)):
+        if total > (allowed := pod.at_once(lambda each: limits.get(each["name"], 0))):
             return f"Pod ephemeral local storage usage exceeds the total limit of containers {allowed}."
         for name, limit in limits.items():
             if used.get(name, 0) > limit:
@@ -82,13 +82,6 @@ def _limit(container: dict[str, object]) -> int:
     resources = container["resources"]
     assert isinstance(resources, dict)
     return quantity.whole((resources.get("limits") or {}).get(EPHEMERAL) or 0)
-
-
-def _total(pod: Pod, limits: dict[str, int]) -> int:
-    """Of containers that run at the same time: init containers that end do not."""
-    ending = {each["name"] for each in pod.init_containers if not is_sidecar(each)}
-    together = sum(limit for name, limit in limits.items() if name not in ending)
-    return max([together, *(limit for name, limit in limits.items() if name in ending)])
 
 
 def _size_limit(pod: Pod, name: str) -> str:

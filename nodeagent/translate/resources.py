@@ -34,10 +34,7 @@ def container_resources(pod: Pod, container: dict[str, Any], node: Node) -> api_
 
 
 def pod_resources(pod: Pod) -> api_pb2.LinuxContainerResources:
-    """The sum over the containers that run together; a limit only where each of them has one.
-
-    An init container runs before the others, so the pod needs the larger of the two.
-    """
+    """Of the containers that run together; a limit only where each container has one."""
     resources = api_pb2.LinuxContainerResources(cpu_period=PERIOD)
     resources.cpu_shares = shares(_needed(pod, "requests", "cpu", default=0) or 0)
     cpu = _needed(pod, "limits", "cpu")
@@ -57,18 +54,14 @@ def shares(milli_cpus: int) -> int:
 
 
 def _needed(pod: Pod, kind: str, resource: str, default: int | None = None) -> int | None:
-    """Thousandths; None when one container that counts says nothing."""
-
-    def of(container: dict[str, Any]) -> int | None:
-        amount = (container["resources"].get(kind) or {}).get(resource)
-        return default if amount is None else quantity.milli(amount)
-
-    together = [of(container) for container in pod.containers]
-    together += [of(container) for container in pod.init_containers if container.get("restartPolicy") == "Always"]
-    alone = [of(container) for container in pod.init_containers if container.get("restartPolicy") != "Always"]
-    if None in together or None in alone:
+    """Thousandths; None when one container says nothing, or 0, which is no limit either."""
+    amounts: dict[str, int | None] = {
+        each["name"]: quantity.milli((each["resources"].get(kind) or {}).get(resource) or 0) or default
+        for each in pod.all_containers()
+    }
+    if None in amounts.values():
         return None
-    return max([sum(each or 0 for each in together), *(each or 0 for each in alone)])
+    return pod.at_once(lambda each: amounts[each["name"]] or 0)
 
 
 def _hugepages(limits: dict[str, Any]) -> list[api_pb2.HugepageLimit]:

@@ -157,6 +157,18 @@ def test_resources_of_a_pod_are_the_sum_or_the_largest_init_container() -> None:
     assert (unlimited.cpu_quota, unlimited.memory_limit_in_bytes) == (0, 0)
 
 
+def test_an_init_container_runs_beside_the_sidecars_before_it() -> None:
+    def using(name: str, cpu: str, **fields: Any) -> dict[str, Any]:
+        return container(name, resources={"limits": {"cpu": cpu, "memory": "1Gi"}}, **fields)
+
+    first, last = (using(name, "1", restartPolicy="Always") for name in ("first", "last"))
+    heavy, main = using("heavy", "3"), using("main", "500m")
+    assert pod_resources(pod("web", main, initContainers=[first, heavy, last])).cpu_quota == 400_000
+    assert pod_resources(pod("web", main, initContainers=[heavy, first, last])).cpu_quota == 300_000
+    assert pod_resources(pod("web", main, initContainers=[first, last])).cpu_quota == 250_000
+    assert pod_resources(pod("web", main, initContainers=[using("free", "0")])).cpu_quota == 0
+
+
 def security(made: Pod, user: ImageUser | None = None) -> api_pb2.LinuxContainerSecurityContext:
     return container_security(made, made.containers[0], user or ImageUser(), NODE)
 
