@@ -271,13 +271,12 @@ def heard(pod: Netns, *macs: str) -> str:
 async def test_a_pod_sends_from_its_own_mac_address_only(node: Node, removed: bool) -> None:
     cni = network(node, macspoofchk=True)
     pod, attachment, result = await attached(node, cni)
-    neighbour, _, _ = await attached(node, cni)
+    neighbour, _, its = await attached(node, cni)
     if removed:
         output("ip", "link", "del", "br0")
         await attached(node, cni)
     await cni.check(attachment)
-    own, nobodys = result.interfaces[2].mac, "0a:58:0a:c9:00:63"
-    theirs = neighbour.run("cat", "/sys/class/net/eth0/address").strip()
+    own, theirs, nobodys = result.interfaces[2].mac, its.interfaces[2].mac, "0a:58:0a:c9:00:63"
     assert heard(pod, nobodys, theirs, own) == own
     with listen("10.201.0.1", 81) as server:
         assert pod.do(lambda: reaches("10.201.0.1", 81, server)) == "10.201.0.2"
