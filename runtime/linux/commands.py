@@ -72,15 +72,18 @@ def run_command(
         cwd=cwd,
         start_new_session=True,
     )
-    with _Conversation(child, argv, limit) as conversation:
-        try:
+    try:
+        with _Conversation(child, argv, limit) as conversation:
             conversation.feed_and_collect(input or b"", deadline, timeout)
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # not yet waited for, so the number is still ours
-            _reap(child)
-            raise
-    _reap(child)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # not yet waited for, so the number is still ours
+        raise
+    finally:
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                stream.close()
+        _reap(child)
     return Completed(tuple(argv), child.returncode, bytes(conversation.stdout), bytes(conversation.stderr))
 
 
@@ -105,7 +108,11 @@ class _Conversation:
         self._argv = argv
         self._limit = limit
         self._selector = selectors.DefaultSelector()
-        self._pidfd = os.pidfd_open(child.pid)
+        try:
+            self._pidfd = os.pidfd_open(child.pid)
+        except BaseException:
+            self._selector.close()
+            raise
 
     def __enter__(self) -> _Conversation:
         return self
@@ -113,9 +120,6 @@ class _Conversation:
     def __exit__(self, *_: object) -> None:
         self._selector.close()
         os.close(self._pidfd)
-        for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
-            if stream is not None:
-                stream.close()
 
     def feed_and_collect(self, data: bytes, deadline: float, timeout: float) -> None:
         """Return when the child has exited and its pipes are drained; raise CommandFailed otherwise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +103,27 @@ def test_a_grandchild_that_keeps_the_pipe_delays_nobody() -> None:
     done = run_command(["sh", "-c", "sleep 5 & echo $!"], timeout=20, limit=100)
     os.kill(int(done.stdout), signal.SIGKILL)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "set_blocking"])
+def test_a_command_does_not_outlive_a_failure_of_ours(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            children.append(self)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        run_command(["sleep", "60"], timeout=20, limit=100, input=b"x")
+    (child,) = children
+    assert child.returncode == -signal.SIGKILL
+    assert all(stream and stream.closed for stream in (child.stdin, child.stdout, child.stderr))
 
 
 def test_a_missing_command_is_an_oserror() -> None:
