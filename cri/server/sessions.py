@@ -57,17 +57,10 @@ class PodSessions:
         sandbox = self._sandbox(sandbox_id)
         failures = []
         for family, address in _LOOPBACKS:
-            connection = await _socket(sandbox, family)
             try:
-                await asyncio.get_running_loop().sock_connect(connection, (address, port))
-            except OSError as error:
-                connection.close()
+                return await _connected(sandbox, family, (address, port))
+            except OSError as error:  # also where the host has no such family at all
                 failures.append(f"{address}: {error.strerror or error}")
-            except BaseException:
-                connection.close()
-                raise
-            else:
-                return connection
         raise StreamingError(f"nothing answers on port {port} of pod {sandbox.name} ({'; '.join(failures)})")
 
     def _running(self, id: str) -> Container:
@@ -81,6 +74,16 @@ class PodSessions:
         if sandbox is None or not sandbox.ready:
             raise StreamingError(f"sandbox {id[:13]} is not ready any more")
         return sandbox
+
+
+async def _connected(sandbox: Sandbox, family: int, address: tuple[str, int]) -> socket.socket:
+    connection = await _socket(sandbox, family)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 async def _socket(sandbox: Sandbox, family: int) -> socket.socket:

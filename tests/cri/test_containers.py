@@ -87,6 +87,7 @@ async def test_a_program_that_is_not_there(crid: Crid, busybox: str) -> None:
         ({"linux": {"security_context": {"run_as_username": "ghost"}}}, "INVALID_ARGUMENT", "ghost"),
         ({"linux": {"security_context": {"seccomp": {"profile_type": 2}}}}, "INVALID_ARGUMENT", "localhost_ref"),
         ({"linux": {"security_context": {"namespace_options": {"pid": 3}}}}, "INVALID_ARGUMENT", "target_id"),
+        ({"linux": {"security_context": {"namespace_options": {"ipc": 99}}}}, "INVALID_ARGUMENT", "ipc is 99"),
         ({"CDI_devices": [{"name": "v.com/c=d"}]}, "NOT_FOUND", "v.com/c=d"),
         ({"command": ["a\0b"]}, "INVALID_ARGUMENT", "NUL"),
     ],

@@ -119,6 +119,7 @@ async def test_a_client_that_gives_up_finds_its_pod_later(crid: Crid) -> None:
         ({"linux": {"cgroup_parent": "/a/../../b"}}, "cgroup_parent"),
         ({"linux": {"sysctls": {"kernel.core_pattern": "|/x"}}}, "core_pattern"),
         ({"linux": {"security_context": {"namespace_options": {"network": api.CONTAINER}}}}, "network"),
+        ({"linux": {"security_context": {"namespace_options": {"network": 99}}}}, "network of a sandbox cannot be 99"),
         ({"port_mappings": [{"host_port": 70000}]}, "port mapping"),
         ({"dns_config": {"servers": ["1.1.1.1\nx"]}}, "dns_config"),
         ({"annotations": {"large": "x" * (5 << 20)}}, "more than the limit"),

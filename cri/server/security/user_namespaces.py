@@ -39,7 +39,7 @@ def pod_maps(options: api.NamespaceOption) -> Maps | None:
             raise InvalidRequest(f"{FIELD}: mode NODE takes no uids and no gids; ask for mode POD to map ids")
         return None
     if asked.mode != api.POD:
-        raise InvalidRequest(f"{FIELD}.mode {_name(asked.mode)} is neither POD nor NODE")
+        raise InvalidRequest(f"{FIELD}.mode {mode_name(asked.mode)} is neither POD nor NODE")
     maps = {"uid": [_line(asked.uids, "uids")], "gid": [_line(asked.gids, "gids")]}
     if maps["uid"] != maps["gid"]:
         raise InvalidRequest(f"{FIELD}: uids and gids map differently; they have to be alike")
@@ -49,7 +49,8 @@ def pod_maps(options: api.NamespaceOption) -> Maps | None:
     return maps
 
 
-def _name(mode: int) -> str:
+def mode_name(mode: int) -> str:
+    """For messages: the enum is open, so a request can hold any number."""
     return api.NamespaceMode.Name(mode) if mode in api.NamespaceMode.values() else str(mode)
 
 

@@ -21,7 +21,7 @@ from cri.server.handlers import chosen
 from cri.server.pods import Sandbox
 from cri.server.seccomp.choice import compiled_filter, filter_document
 from cri.server.security.selinux import Labels, check_relabel, relabel, shared
-from cri.server.security.user_namespaces import check_container, check_identity, try_volumes
+from cri.server.security.user_namespaces import check_container, check_identity, mode_name, try_volumes
 from cri.server.security.users import Identity, resolve_identity
 from cri.server.specs.declared_volumes import with_declared
 from cri.server.specs.mounts import OciMount, host_volume, image_volume
@@ -90,8 +90,7 @@ def _check_security(sandbox: Sandbox, context: api.LinuxContainerSecurityContext
         asked, given = getattr(context.namespace_options, field), getattr(sandbox.options, field)
         # POD is also what an absent field says; a container then takes what its pod has. Less it can always have.
         if asked not in (given, api.POD) and not (field == "pid" and asked in (api.CONTAINER, api.TARGET)):
-            mode = api.NamespaceMode.Name
-            raise InvalidRequest(f"namespace_options.{field} is {mode(asked)}, but the pod has {mode(given)}")
+            raise InvalidRequest(f"namespace_options.{field} is {mode_name(asked)}, but the pod has {mode_name(given)}")
 
 
 async def _snapshot(daemon: Daemon, sandbox: Sandbox, key: str, image: Image, snapshots: list[str]) -> OverlayRootfs:

@@ -74,11 +74,12 @@ def working_directory(config: api.ContainerConfig, image: Mapping[str, Any]) -> 
 
 
 def checked(arguments: Sequence[str], environment: Iterable[str]) -> None:
-    """Raise InvalidRequest for what no execve(2) takes."""
-    if any("\0" in argument for argument in arguments):
-        raise InvalidRequest("an argument holds a NUL")
+    """Raise InvalidRequest for what no execve(2) takes, whoever asked for it: a request, an image, a plugin."""
+    texts = [*arguments, *environment]
+    if any("\0" in text for text in texts):
+        raise InvalidRequest("an argument or environment variable holds a NUL")
     try:
-        size = sum(len(os.fsencode(text)) + 1 for text in (*arguments, *environment))
+        size = sum(len(os.fsencode(text)) + 1 for text in texts)
     except UnicodeEncodeError as error:  # the JSON of an image can hold half a surrogate pair
         raise InvalidRequest(f"an argument or environment variable is not text: {error}") from error
     if size > ARGUMENT_LIMIT:

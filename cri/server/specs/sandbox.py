@@ -13,6 +13,7 @@ from cri.server.daemon import Daemon
 from cri.server.errors import InvalidRequest
 from cri.server.pods import Sandbox
 from cri.server.security.sysctls import checked_sysctls
+from cri.server.security.user_namespaces import mode_name
 from cri.server.specs.resources import oci_resources, with_overhead
 from runtime.spec import SandboxSpec
 
@@ -92,5 +93,5 @@ def sandbox_spec(daemon: Daemon, sandbox: Sandbox) -> SandboxSpec:
 
 def _namespace(kind: str, mode: api.NamespaceMode, words: dict[Any, str]) -> str:
     if mode not in words:
-        raise InvalidRequest(f"namespace_options.{kind} of a sandbox cannot be {api.NamespaceMode.Name(mode)}")
+        raise InvalidRequest(f"namespace_options.{kind} of a sandbox cannot be {mode_name(mode)}")
     return words[mode]

@@ -40,6 +40,9 @@ def test_arguments_and_environment_are_counted_in_bytes() -> None:
     process.checked(["\udcff" * (process.ARGUMENT_LIMIT - 1)], [])  # bytes that are not UTF-8, one each
     with pytest.raises(InvalidRequest, match="not text"):
         process.checked(["\ud800"], [])  # an image's configuration can hold it
+    for texts in ((["a\0b"], []), ([], ["A=\0"])):
+        with pytest.raises(InvalidRequest, match="NUL"):
+            process.checked(*texts)
 
 
 def test_nothing_to_run() -> None:
