@@ -50,7 +50,7 @@ async def recover(daemon: Daemon) -> None:
 
 async def _states(daemon: Daemon) -> None:
     for line in daemon.store.load():
-        log.error("left alone: %s", line)
+        log.error("left alone, with all that runs of it, for a crid that can read it, or `crid reset`: %s", line)
     daemon.ledger.strike_outlived()
     await daemon.images.recover()
     used = {key for container in daemon.store.containers for key in container.snapshots}

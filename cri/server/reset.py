@@ -60,6 +60,7 @@ async def _reset(config: Config) -> list[str]:
     left = []
     async with assemble(config) as daemon:
         await recover(daemon)
+        daemon.store.forget_unread()
         await tidy(daemon)
         for sandbox in list(daemon.store.sandboxes):
             try:

@@ -76,7 +76,7 @@ async def _stop(daemon: Daemon, server: grpc.aio.Server, service: Service) -> No
     await daemon.containers_under_way.settle(GRACE_SECONDS)
     await service.settle(GRACE_SECONDS)
     await daemon.janitor.close()
-    if not len(daemon.store.sandboxes):
+    if not len(daemon.store.sandboxes) and not daemon.store.unread:
         # Nobody needs the bridge and its rules now; the next pod makes them again.
         for line in await daemon.cni.teardown():
             log.warning("left of the pods' network: %s", line)

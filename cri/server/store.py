@@ -91,7 +91,8 @@ class Store:
         self._records = records
         self.sandboxes: Index[Sandbox] = Index("pod sandbox")
         self.containers: Index[Container] = Index("container")
-
+        #: Ids of those whose records cannot be read, by this version at least: what they have is left alone.
+        self.unread: frozenset[str] = frozenset()
         self._by_name: dict[SandboxKey, Sandbox] = {}
 
     def named_sandbox(self, key: SandboxKey) -> Sandbox | None:
@@ -144,20 +145,28 @@ class Store:
 
     def load(self) -> list[str]:
         """Fill the index from the records; returns a line for each record that cannot be read, which stays on disk."""
-        broken = []
+        broken = {}
         for id, doc in self._records.all(SANDBOX).items():
             try:
                 self._enter(Sandbox.from_record(id, doc))
             except (KeyError, TypeError, ValueError) as error:
-                broken.append(f"sandbox record {id}: {type(error).__name__}: {error}")
+                broken[id] = f"sandbox record {id}: {type(error).__name__}: {error}"
         states = self._records.all(CONTAINER_STATE)
         for id, doc in self._records.all(CONTAINER).items():
             try:
                 sandbox = self.sandboxes.get(doc["sandbox"])
                 container = Container.from_records(id, sandbox, doc, states.get(id, {}))
             except (KeyError, TypeError, ValueError, NotFound) as error:
-                broken.append(f"container record {id}: {type(error).__name__}: {error}")
+                broken[id] = f"container record {id}: {type(error).__name__}: {error}"
                 continue
             sandbox.containers[id] = container
             self.containers.add(container)
-        return broken
+        self.unread = frozenset(broken)
+        return list(broken.values())
+
+    def forget_unread(self) -> None:
+        """Give up what could not be read: nobody is known to have it any more."""
+        for id in self.unread:
+            for kind in (CONTAINER_STATE, CONTAINER, SANDBOX):
+                self._records.delete(kind, id)
+        self.unread = frozenset()

@@ -61,7 +61,7 @@ async def each(jobs: Iterable[Awaitable[None]]) -> None:
 
 
 def _half_made(daemon: Daemon) -> list[str]:
-    known = {sandbox.id for sandbox in daemon.store.sandboxes}
+    known = {sandbox.id for sandbox in daemon.store.sandboxes} | daemon.store.unread
     holders = {entry.holder for kind in _OWN_KINDS for entry in daemon.ledger.entries(kind)}
     return sorted(holder for holder in holders - known - {""} if not holder.startswith(workplace.HOLDER))
 
@@ -95,7 +95,10 @@ async def _take_back_start(daemon: Daemon, container: Container) -> None:
 
 
 async def _release_orphaned_snapshots(daemon: Daemon) -> None:
+    holders = daemon.images.containers.holders()
     for key in daemon.orphans:
+        if not daemon.store.unread.isdisjoint((holders.get(key), key.partition("-")[0])):
+            continue  # a container's layer has its id, an image volume begins with it
         try:
             await daemon.images.containers.release(key)
         except Exception:
@@ -104,7 +107,7 @@ async def _release_orphaned_snapshots(daemon: Daemon) -> None:
 
 async def _collect_network(daemon: Daemon) -> None:
     """Whatever network state belongs to no pod that lives is undone; CNI GC included."""
-    live = [sandbox.id for sandbox in daemon.store.sandboxes if sandbox.ready]
+    live = [*(sandbox.id for sandbox in daemon.store.sandboxes if sandbox.ready), *daemon.store.unread]
     try:
         for line in await daemon.cni.recover(live):
             log.error("left of a former pod's network: %s; the next start tries again", line)

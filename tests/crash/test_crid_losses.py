@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import json
 import os
+import sqlite3
 
 import pytest
 
 from cri.client import CriError
 from cri.proto import api_pb2 as api
 from runtime.linux.ledger import read_ledger
+from runtime.linux.procs import Process
 from tests.support.crid import Crid
 from tests.support.deaths import rebooted, shim_of
-from tests.support.nothing_left import fsck_is_silent
+from tests.support.nothing_left import fsck_is_silent, nothing_is_left
 from tests.support.processes import children
 
 
@@ -93,6 +95,42 @@ async def test_a_reboot(crid: Crid, busybox: str) -> None:
         await crid.cri.RemovePodSandbox(pod_sandbox_id=sandbox[0])
     again = await crid.run_pod()
     assert (await crid.ended(await crid.run(again, busybox, ["true"]))).exit_code == 0
+
+
+async def test_a_pod_whose_record_cannot_be_read(crid: Crid, busybox: str) -> None:
+    """It may be that a newer crid wrote it: it runs on until one comes that knows it, or until all is reset."""
+    pod = await crid.run_pod()
+    id = await crid.run(pod, busybox, ["sleep", "1000"])
+    shim = Process.of(await shim_of(crid, pod[0]))
+    written = record_of(crid, pod[0])
+
+    await crid.terminate()
+    record_of(crid, pod[0], "{}")
+    await crid.start()
+    assert (await crid.cri.ListPodSandbox()).items == []
+    assert "left alone" in crid.tail() and shim.alive()
+    await crid.terminate()
+    record_of(crid, pod[0], written)
+    await crid.start()
+    assert (await crid.exec(id, "ip", "addr", "show", "eth0"))[0] == 0
+    assert (await crid.cri.PodSandboxStatus(pod_sandbox_id=pod[0])).status.state == api.SANDBOX_READY
+
+    await crid.terminate()
+    record_of(crid, pod[0], "{}")
+    assert (await crid.verb("reset")).returncode == 0
+    assert not shim.alive()
+    await crid.start()
+    await nothing_is_left(crid)
+
+
+def record_of(crid: Crid, sandbox: str, doc: str | None = None) -> str:
+    """A sandbox's record as it stands in the file, replaced by `doc` if that is given."""
+    with contextlib.closing(sqlite3.connect(crid.root / "ledger.db")) as database:
+        [(found,)] = database.execute("SELECT doc FROM records WHERE kind = 'sandbox' AND id = ?", (sandbox,))
+        if doc is not None:
+            database.execute("UPDATE records SET doc = ? WHERE kind = 'sandbox' AND id = ?", (doc, sandbox))
+            database.commit()
+    return str(found)
 
 
 async def test_a_second_crid_is_refused(crid: Crid) -> None:

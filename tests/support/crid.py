@@ -105,6 +105,11 @@ class Crid:
             command = [sys.executable, "-m", "cri.server.main", "--config", str(self.config)]
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=log, stdout=log, start_new_session=True)
 
+    async def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `crid reset` or another verb on its directories."""
+        command = [sys.executable, "-m", "cri.server.main", *words, "--config", str(self.config)]
+        return await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
     def tail(self, size: int = 6000) -> str:
         return self.log.read_text(errors="replace")[-size:] if self.log.exists() else ""
 

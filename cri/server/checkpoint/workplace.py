@@ -90,7 +90,8 @@ async def partial(daemon: Daemon, path: str) -> AsyncIterator[None]:
 
 def leftovers(daemon: Daemon) -> list[Effect]:
     """Before the first client: what no container waits for, also where it was started and crid ended before this."""
-    used = {f"{HOLDER}{container.id}" for container in daemon.store.containers if not container.started_at}
+    waiting = {container.id for container in daemon.store.containers if not container.started_at} | daemon.store.unread
+    used = {f"{HOLDER}{id}" for id in waiting}
     entries = daemon.ledger.entries("dir")
     return [entry for entry in entries if entry.holder.startswith(HOLDER) and entry.holder not in used]
 
