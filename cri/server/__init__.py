@@ -9,7 +9,7 @@ In reading order:
     calls/           what each call does
 
     specs/           from a request to what is started; security/, seccomp/ how it is confined, cdi/ with which devices
-    handlers.py      by which runtime; pod_network.py in which network
+    handlers.py      by which runtime; pod_network.py in which network, and how fast (bandwidth.py)
     image_files.py   what is looked up in an image that is not mounted; import_image.py images without a registry
     sessions.py      Exec, Attach and PortForward as streaming/ sees them
     limits.py        new limits for what runs, all of them or none (former_limits.py)

@@ -1,4 +1,4 @@
-"""The parts of a running crid, as every RPC handler gets them."""
+"""The parts of a running crid, as every call gets them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from runtime.linux.records import Records
 
 @dataclass(slots=True)
 class Daemon:
-    """What main.py puts together and the handlers work with."""
+    """What assembly.py puts together and the calls work with."""
 
     config: Config
     store: Store

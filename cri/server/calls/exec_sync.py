@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections.abc import Sequence
 
 from cri.proto import api_pb2 as api
 from cri.server.daemon import Daemon, pod_of
@@ -38,15 +39,20 @@ async def exec_sync(daemon: Daemon, request: api.ExecSyncRequest) -> api.ExecSyn
         return api.ExecSyncResponse(stdout=stdout.drained(), stderr=stderr.drained(), exit_code=code)
 
 
-def runnable(daemon: Daemon, container_id: str, command: object) -> Container:
-    """The container of an exec request; raises NotFound, InvalidRequest, WrongState."""
-    container = daemon.store.containers.get(container_id)
+def runnable(daemon: Daemon, container_id: str, command: Sequence[str]) -> Container:
+    """The container of an exec request; raises InvalidRequest, NotFound, WrongState."""
     if not command:
         raise InvalidRequest("cmd is empty: it names the command to run")
+    return running_container(daemon, container_id)
+
+
+def running_container(daemon: Daemon, container_id: str) -> Container:
+    """Raises NotFound, WrongState."""
+    container = daemon.store.containers.get(container_id)
     if not container.running:
         state = api.ContainerState.Name(container.state)
         raise WrongState(
-            f"container {container.id[:13]} ({container.name}) is {state}; commands run in running ones only"
+            f"container {container.id[:13]} ({container.name}) is {state}; only a running one can be entered"
         )
     return container
 

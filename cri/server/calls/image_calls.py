@@ -94,12 +94,12 @@ def image_message(image: Image) -> api.Image:
         spec=api.ImageSpec(image=image.id),
         pinned=image.pinned,
     )
-    user = image.config.get("User") or ""
-    name, _ = split_image_user(user if isinstance(user, str) else "")
-    if (uid := image_uid(name)) is not None:
+    user = image.config.get("User")
+    text = user if isinstance(user, str) else ""
+    if (uid := image_uid(text)) is not None:
         message.uid.value = uid
     else:
-        message.username = name
+        message.username, _ = split_image_user(text)
     return message
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cri.proto import api_pb2 as api
-from cri.server.calls.exec_sync import runnable
+from cri.server.calls.exec_sync import runnable, running_container
 from cri.server.daemon import Daemon
 from cri.server.errors import InvalidRequest, WrongState
 
@@ -14,7 +14,7 @@ async def exec(daemon: Daemon, request: api.ExecRequest) -> api.ExecResponse:
 
 
 async def attach(daemon: Daemon, request: api.AttachRequest) -> api.AttachResponse:
-    container = runnable(daemon, request.container_id, "its own process")
+    container = running_container(daemon, request.container_id)
     if request.tty != container.config.tty:
         has = "has a" if container.config.tty else "has no"
         raise InvalidRequest(f"attach with tty={request.tty}, but container {container.name} {has} terminal")

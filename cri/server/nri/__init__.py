@@ -4,7 +4,7 @@
                             ttrpc.py: frames of calls
                             connection.py: calls in both directions
                             plugin.py: one plugin, from registration to its end; calls.py what it subscribes to
-    nri.py                  what the RPC files call at each step of a pod's and a container's life
+    nri.py                  where the interface's calls come to at each step of a pod's and a container's life
       plugins.py            who is connected, in which order; launching.py those that are installed; config.py [nri]
       view.py, messages.py  our pods and containers in the interface's words; resources.py the limits
       merging.py, owners.py the answers of all plugins as one, conflicts found

@@ -1,4 +1,4 @@
-"""The steps of a pod's and a container's life as NRI's plugins see them: what the RPC files call.
+"""The steps of a pod's and a container's life as NRI's plugins see them; the calls of the interface come here.
 
     RunPodSandbox      run_pod      can be refused                     StopPodSandbox    stopped_pod    is told
     CreateContainer    create       adjusted, validated, refused       RemovePodSandbox  removed_pod    is told

@@ -21,8 +21,8 @@ class StreamingConfig:
     address: str = "127.0.0.1"
     #: 0 takes a free one.
     port: int = 0
-    tls_cert: Path | None = None
     #: PEM files, both or neither; with them the URLs are https.
+    tls_cert: Path | None = None
     tls_key: Path | None = None
     #: Seconds without a byte in either direction after which a session is ended.
     idle_timeout: float = IDLE_TIMEOUT

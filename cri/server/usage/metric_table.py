@@ -91,7 +91,7 @@ _DESCRIPTORS = (
     _gauge("start_time_seconds", "Start of the container, seconds since the epoch"),
     _gauge("threads", "Threads"),
     _gauge("threads_max", "Most threads allowed, 0 for no limit"),
-    _gauge("ulimits_soft", "Soft limits of the first process, -1 for none", "ulimit"),
+    _gauge("ulimits_soft", "Soft limits of the first process, 0 for none", "ulimit"),
 )
 
 DESCRIPTORS = {descriptor.name: descriptor for descriptor in _DESCRIPTORS}
