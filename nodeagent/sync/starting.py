@@ -13,10 +13,11 @@ from nodeagent.pods.pod import Pod
 from nodeagent.sync.backoff import Backoff
 from nodeagent.sync.ending import SLACK, remove_container
 from nodeagent.sync.hooks import HookFailed, run_hook
-from nodeagent.sync.observed import Container, Sandbox, State
+from nodeagent.sync.observed import Container, Sandbox, State, sandbox_of
 from nodeagent.sync.plan import Start, Waiting
 from nodeagent.sync.pulls import PodImages
 from nodeagent.sync.tools import Tools
+from nodeagent.translate import marks
 from nodeagent.translate.container import ContainerRefused, Image, Surroundings, Volume, container_config
 from nodeagent.translate.sandbox import sandbox_config
 from nodeagent.translate.security import SecurityRefused
@@ -57,7 +58,8 @@ class Starter:
             task.cancel()
 
     async def sandbox(self, attempt: int) -> None:
-        """Raises Failed."""
+        """Raises Failed, CriError."""
+        await self._have_uid()
         await self._tools.teardown.call_off(self._pod.uid)
         await self.volumes()
         failpoint("agent.sync.before_sandbox")
@@ -67,6 +69,16 @@ class Starter:
         except CriError as error:
             raise Failed("FailedCreatePodSandBox", error.details or error.code) from error
         failpoint("agent.sync.after_sandbox")
+
+    async def _have_uid(self) -> None:
+        """No pod of another name may still have it: the end of that one would undo what is made for this one."""
+        pod, tools = self._pod, self._tools
+        wanted = {marks.POD_UID: pod.uid, marks.NODE: tools.node.name}
+        answer = await tools.cri.ListPodSandbox(filter=api_pb2.PodSandboxFilter(label_selector=wanted))
+        others = [str(sandbox.key) for sandbox in map(sandbox_of, answer.items) if sandbox.key != pod.key]
+        if others or not tools.teardown.hold(pod.key, pod.uid):
+            named = f"pod {others[0]}" if others else "another pod"
+            raise Failed("FailedCreatePodSandBox", f"{named} with the same metadata.uid {pod.uid} is still ending")
 
     async def volumes(self) -> Mapping[str, Volume]:
         """Raises Failed."""

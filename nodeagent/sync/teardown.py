@@ -1,6 +1,9 @@
 """What is left of a pod when its containers are gone: volumes and files. Tried again until it works.
 
 It keeps nobody waiting: a driver that is gone holds up the volumes of a dead pod, not the pod that follows it.
+
+What is undone is found by the pod's uid. Manifests may fix that, and one that is renamed gives it to a pod of another
+name, of another worker: so a worker holds the uid of what it makes or ends, until the undoing has begun.
 """
 
 from __future__ import annotations
@@ -31,13 +34,24 @@ class Teardown:
         self._files = files
         self._journal = journal
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._holders: dict[str, Key] = {}
 
     @property
     def pending(self) -> set[str]:
         """Uids of pods that still have volumes or files on the node."""
         return set(self._tasks)
 
+    def hold(self, key: Key, uid: str) -> bool:
+        """Whether the uid is that pod's, until its undoing begins; False while another has it."""
+        return self._holders.setdefault(uid, key) == key
+
+    def begin_all_but(self, key: Key, uid: str) -> None:
+        """For uids that the pod of that name held before, and of which no sandbox is left, or never was."""
+        for other in [each for each, holder in self._holders.items() if holder == key and each != uid]:
+            self.begin(key, other)
+
     def begin(self, key: Key, uid: str) -> None:
+        self._holders.pop(uid, None)
         running = self._tasks.pop(uid, None)
         if running is not None:
             running.cancel()

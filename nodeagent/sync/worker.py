@@ -142,6 +142,7 @@ class PodWorker:
             self.document = _ending(self.document, others)
             await self._end(others)
             return time.time_ns()
+        self._tools.teardown.begin_all_but(self.key, pod.uid if pod else "")
         if pod is None or self._starter is None:
             return None
         life = observed.life_of(pod)
@@ -210,12 +211,15 @@ class PodWorker:
 
     async def _end(self, observed: Observed) -> None:
         """Stop and remove every sandbox in it, and begin to undo what their pods had."""
+        uids = {sandbox.uid for sandbox in observed.sandboxes}
+        for uid in uids:
+            self._tools.teardown.hold(self.key, uid)
         for sandbox in observed.sandboxes:
             await stop_sandbox(self._tools.cri, self._tools.journal, sandbox, observed)
             failpoint("agent.end.after_stop")
             await remove_sandbox(self._tools.cri, sandbox)
             failpoint("agent.end.after_remove")
-        for uid in {sandbox.uid for sandbox in observed.sandboxes}:
+        for uid in uids:
             self._tools.teardown.begin(self.key, uid)
 
     async def _release(self, plan: Plan) -> None:

@@ -50,6 +50,40 @@ async def test_a_changed_manifest_of_a_fixed_uid_is_a_new_pod_too(bench: Bench) 
     assert (bench.config.kubelet_root / "pods" / "fixed" / "etc-hosts").exists()
 
 
+async def test_a_renamed_pod_with_a_fixed_uid_waits_for_the_end_of_the_one_before(bench: Bench) -> None:
+    document = manifest("old", container(), volumes=[{"name": "data", "emptyDir": {}}])
+    document["metadata"]["uid"] = "fixed"
+    bench.put(document)
+    await bench.until(lambda: bench.running("old"))
+    bench.cri.hang["RemovePodSandbox"] = asyncio.Event()
+    bench.put(document | {"metadata": {"name": "new", "uid": "fixed"}})
+    await bench.until(lambda: "still ending" in bench.status("new").get("message", ""))
+    told = "pod default/old with the same metadata.uid fixed is still ending"
+    assert (bench.status("new")["message"], len(bench.cri.called("RunPodSandbox"))) == (told, 1)
+    bench.cri.hang.pop("RemovePodSandbox").set()
+    await bench.until(lambda: bench.running("new"))
+    place = bench.config.kubelet_root / "pods" / "fixed"
+    await bench.until(lambda: not bench.pod("old") and not bench.agent.health()["pendingTeardowns"])
+    assert (place / "etc-hosts").exists() and (place / "volumes/kubernetes.io~empty-dir/data").exists()
+    bench.remove()
+    await bench.until(lambda: read_ledger(bench.config.database) == [])
+
+
+async def test_a_pod_that_still_starts_keeps_its_uid_from_the_one_it_is_renamed_to(bench: Bench) -> None:
+    document = manifest("old")
+    document["metadata"]["uid"] = "fixed"
+    bench.cri.hang["RunPodSandbox"] = asyncio.Event()
+    bench.put(document)
+    await bench.until(lambda: bench.cri.called("RunPodSandbox"))
+    bench.put(document | {"metadata": {"name": "new", "uid": "fixed"}})
+    await bench.until(lambda: "still ending" in bench.status("new").get("message", ""))
+    bench.cri.hang.pop("RunPodSandbox").set()
+    await bench.until(lambda: bench.running("new") and not bench.pod("old"))
+    assert [status.metadata.name for status in bench.cri.sandboxes.values()] == ["new"]
+    await bench.until(lambda: not bench.agent.health()["pendingTeardowns"])
+    assert (bench.config.kubelet_root / "pods" / "fixed" / "etc-hosts").exists()
+
+
 async def test_an_agent_that_comes_back_touches_nothing_that_runs(bench: Bench) -> None:
     bench.put(manifest())
     await bench.until(bench.running)

@@ -14,6 +14,7 @@ import pytest
 from cri.proto import api_pb2
 from nodeagent.sync import runtime_events
 from nodeagent.sync.plan import decide
+from runtime.linux.ledger import read_ledger
 from tests.support.agent_bench import Bench
 from tests.support.databases import locked_by_another
 from tests.support.pods import container, manifest
@@ -82,6 +83,16 @@ async def test_a_sandbox_that_cannot_be_made_is_tried_again_and_says_why(bench: 
     assert "no addresses left" in bench.status()["message"]
     await bench.until(bench.running)
     assert {request.config.metadata.attempt for request in bench.cri.called("RunPodSandbox")} == {0}
+
+
+async def test_what_was_made_for_a_sandbox_that_never_was_goes_with_the_manifest(bench: Bench) -> None:
+    bench.cri.fail["RunPodSandbox"] = [("UNKNOWN", "no address left")] * 100
+    bench.put(manifest(volumes=[{"name": "data", "emptyDir": {}}]))
+    await bench.until(lambda: "no address left" in bench.status().get("message", ""))
+    assert list((bench.config.kubelet_root / "pods").iterdir())
+    bench.remove()
+    await bench.until(lambda: read_ledger(bench.config.database) == [])
+    assert not list((bench.config.kubelet_root / "pods").iterdir())
 
 
 async def test_a_missing_host_path_holds_up_only_its_pod(bench: Bench, tmp_path: Path) -> None:
