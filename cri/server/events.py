@@ -31,6 +31,8 @@ class _Listener:
         self.lost = False
 
     def put(self, event: api.ContainerEventResponse, size: int) -> None:
+        if self.lost:
+            return  # what came after a gap would hide it, also when there is room again
         if len(self.queue) >= QUEUE_LIMIT or (self.queue and self.waiting + size > QUEUE_BYTES):
             self.lost = True
         else:

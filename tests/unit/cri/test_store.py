@@ -199,6 +199,7 @@ async def test_a_slow_listener_is_told_that_it_lost_events(
     for _ in range(4):
         events.publish(api.CONTAINER_CREATED_EVENT, pod.id, pod)
     assert (await waiting).pod_sandbox_status.id == pod.id
+    events.publish(api.CONTAINER_DELETED_EVENT, pod.id, pod)  # there is room again, but a gap before it
     if bound == "QUEUE_LIMIT":
         await listening.__anext__()
     with pytest.raises(Exhausted, match="list and listen again"):
