@@ -21,10 +21,18 @@ from csi.hostpath.refusal import Locks, Refusal, invalid, not_found
 from csi.hostpath.store import Store, Stored
 from csi.proto import csi_pb2
 from runtime.linux.failpoints import failpoint
-from runtime.linux.mounttable import mounts_at
+from runtime.linux.mounttable import mounts, mounts_at
 from runtime.linux.trees import belongs_to_group, give_to_group
 
 EPHEMERAL = "csi.storage.k8s.io/ephemeral"
+#: Ways of use that are for one target path at a time, even on one node (CSI spec, NodePublishVolume, second table).
+ONE_PLACE = frozenset(
+    {
+        csi_pb2.VolumeCapability.AccessMode.SINGLE_NODE_WRITER,
+        csi_pb2.VolumeCapability.AccessMode.SINGLE_NODE_READER_ONLY,
+        csi_pb2.VolumeCapability.AccessMode.SINGLE_NODE_SINGLE_WRITER,
+    }
+)
 #: A PersistentVolume written by hand names a volume that nobody has created: with this attribute, its first use does.
 CREATE = "createIfMissing"
 
@@ -88,23 +96,26 @@ class Node:
                 volume = volume or self._store.create(volume_id, volume_id, 0, ephemeral=True)
                 source = volume.data
             else:
-                source = self._staged(volume_id, volume, request.staging_target_path)
+                source = self._staged(volume_id, volume, request)
             assert volume is not None
+            if request.volume_capability.access_mode.mode in ONE_PLACE:
+                _check_alone(volume, source, target)
             self._give_group(volume, request)
             with contextlib.suppress(FileExistsError):
                 target.mkdir(mode=0o750)
             self._show(volume, source, target, request.readonly, request.volume_capability, "publish")
         return csi_pb2.NodePublishVolumeResponse()
 
-    def _staged(self, volume_id: str, volume: Stored | None, staging: str) -> Path:
+    def _staged(self, volume_id: str, volume: Stored | None, request: csi_pb2.NodePublishVolumeRequest) -> Path:
         if volume is None:
             raise not_found(f"volume {volume_id} does not exist")
-        if not staging:
+        if not request.staging_target_path:
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "staging_target_path: missing; stage the volume first")
+        staging = _path(request, "staging_target_path")
         place = Place(volume.data)
         if not any(place.shown_by(mount) for mount in mounts_at(staging)):
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"volume {volume_id} is not staged at {staging}")
-        return Path(staging)
+        return staging
 
     def _make_on_use(self, volume_id: str, context: Mapping[str, str]) -> Stored:
         if context.get(CREATE) != "true":
@@ -155,7 +166,7 @@ class Node:
         return csi_pb2.NodeUnpublishVolumeResponse()
 
     def node_get_volume_stats(self, request: csi_pb2.NodeGetVolumeStatsRequest) -> csi_pb2.NodeGetVolumeStatsResponse:
-        path = self._mounted(required(request, "volume_id"), Path(required(request, "volume_path")))
+        path = self._mounted(required(request, "volume_id"), required(request, "volume_path"))
         status = os.statvfs(path)
         usage = csi_pb2.VolumeUsage
         return csi_pb2.NodeGetVolumeStatsResponse(
@@ -175,19 +186,19 @@ class Node:
             ]
         )
 
-    def _mounted(self, volume_id: str, path: Path) -> Path:
+    def _mounted(self, volume_id: str, text: str) -> Path:
         volume = self._store.get(volume_id)
         if volume is None:
             raise not_found(f"volume {volume_id} does not exist")
-        place = Place(volume.data)
+        place, path = Place(volume.data), Path(text)
         if not any(place.shown_by(mount) for mount in mounts_at(path)):
-            raise not_found(f"volume {volume_id} is not at {path}")
+            raise not_found(f"volume {volume_id} is not at {text}")
         return path
 
     def node_expand_volume(self, request: csi_pb2.NodeExpandVolumeRequest) -> csi_pb2.NodeExpandVolumeResponse:
         """A directory has no file system of its own to grow: the new size is remembered."""
         volume_id = required(request, "volume_id")
-        self._mounted(volume_id, Path(required(request, "volume_path")))
+        self._mounted(volume_id, required(request, "volume_path"))
         with self._locks.held(volume_id):
             volume = self._store.get(volume_id)
             if volume is None:
@@ -214,6 +225,15 @@ class Node:
 
     def node_get_info(self, request: csi_pb2.NodeGetInfoRequest) -> csi_pb2.NodeGetInfoResponse:
         return csi_pb2.NodeGetInfoResponse(node_id=self._node_id, accessible_topology=self._topology)
+
+
+def _check_alone(volume: Stored, source: Path, target: Path) -> None:
+    place = Place(volume.data)
+    points = {mount.point for mount in mounts() if place.shown_by(mount)}
+    others = sorted(points - {str(source)})
+    if others and str(target) not in points:
+        words = f"volume {volume.id} is published at {others[0]}, and its access mode allows for one place at a time"
+        raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"{words}: unpublish that first")
 
 
 def _path(request: Any, field: str) -> Path:

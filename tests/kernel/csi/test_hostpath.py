@@ -99,6 +99,34 @@ async def test_an_unknown_volume_is_not_made_by_accident(driver: CsiDriver, stag
     assert not mounts_at(staging)
 
 
+@pytest.mark.parametrize(
+    ("mode", "places"),
+    [
+        (AccessMode.SINGLE_NODE_SINGLE_WRITER, 1),
+        (AccessMode.SINGLE_NODE_WRITER, 1),
+        (AccessMode.SINGLE_NODE_READER_ONLY, 1),
+        (AccessMode.SINGLE_NODE_MULTI_WRITER, 2),
+        (AccessMode.MULTI_NODE_MULTI_WRITER, 2),
+    ],
+)
+async def test_how_many_places_an_access_mode_allows(
+    driver: CsiDriver, staging: Path, target: Path, mode: AccessMode, places: int
+) -> None:
+    """CSI spec, NodePublishVolume, the table for SINGLE_NODE_MULTI_WRITER; ReadWriteOncePod stands on it."""
+    volume, second = Volume("modes", mode, context={CREATE: "true"}), target.with_name("second")
+    await driver.stage(volume, staging)
+    for _ in range(2):
+        await driver.publish(volume, target, staging_path=staging, read_only=False)
+    if places == 1:
+        with pytest.raises(CsiError, match=f"published at {target}") as caught:
+            await driver.publish(volume, second, staging_path=staging, read_only=False)
+        assert caught.value.code == "FAILED_PRECONDITION"
+        assert not second.exists()
+        await driver.unpublish(volume.id, target)
+    await driver.publish(volume, second, staging_path=staging, read_only=False)
+    assert mounts_at(second)
+
+
 async def test_publish_before_stage_is_refused(driver: CsiDriver, staging: Path, target: Path) -> None:
     await driver.stage(PERSISTENT, staging)
     await driver.unstage(PERSISTENT.id, staging)
