@@ -190,7 +190,7 @@ class Node:
         volume = self._store.get(volume_id)
         if volume is None:
             raise not_found(f"volume {volume_id} does not exist")
-        place, path = Place(volume.data), Path(text)
+        place, path = Place(volume.data), _as_mounted(text)
         if not any(place.shown_by(mount) for mount in mounts_at(path)):
             raise not_found(f"volume {volume_id} is not at {text}")
         return path
@@ -240,7 +240,13 @@ def _path(request: Any, field: str) -> Path:
     text = required(request, field)
     if not text.startswith("/") or os.path.normpath(text) != text:
         raise invalid(f"{field}: {text!r} is no absolute path without . and .. in it")
-    return Path(text)
+    return _as_mounted(text)
+
+
+def _as_mounted(text: str) -> Path:
+    """The name that the mount table has for a path: the caller's directories may be reached through a link."""
+    parent, name = os.path.split(text)
+    return Path(os.path.realpath(parent), name)
 
 
 def _check_capability(request: Any) -> None:

@@ -127,6 +127,20 @@ async def test_how_many_places_an_access_mode_allows(
     assert mounts_at(second)
 
 
+async def test_a_kubelet_root_that_is_a_link(driver: CsiDriver, short_path: Path, target: Path) -> None:
+    (short_path / "link").symlink_to(short_path)
+    staging, linked = short_path / "link/staging", short_path / "link/pod/mount"
+    for _ in range(2):
+        await driver.stage(PERSISTENT, staging)
+        await driver.publish(PERSISTENT, linked, staging_path=staging, read_only=False)
+        assert (await driver.stats(PERSISTENT.id, linked, staging_path=staging)).bytes
+    assert len(mounts_at(target)) == len(mounts_at(short_path / "staging")) == 1
+    await driver.unpublish(PERSISTENT.id, linked)
+    await driver.unstage(PERSISTENT.id, staging)
+    assert not mounts_beneath(short_path)
+    assert not target.exists()
+
+
 async def test_publish_before_stage_is_refused(driver: CsiDriver, staging: Path, target: Path) -> None:
     await driver.stage(PERSISTENT, staging)
     await driver.unstage(PERSISTENT.id, staging)
