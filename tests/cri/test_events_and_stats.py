@@ -121,6 +121,44 @@ async def test_pressure_is_told_where_the_kernel_counts_it(crid: Crid, busybox: 
     assert pod.cpu.psi.HasField("Some") and pod.memory.psi.HasField("Full") and pod.io.psi.HasField("Full")
 
 
+#: A CNI plugin whose DEL fails as long as there is a file of its name with ".failing".
+STUBBORN = """#!/bin/sh
+cat > /dev/null
+[ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion": "1.0.0"}'
+[ "$CNI_COMMAND" != DEL ] || [ ! -e "$0.failing" ]
+"""
+
+
+async def test_a_stop_that_fails_at_first_is_told_once(crid: Crid) -> None:
+    plugin, conflist = crid.base / "cni-bin" / "stubborn", crid.base / "net.d" / "10-stubborn.conflist"
+    plugin.write_text(STUBBORN)
+    plugin.chmod(0o755)
+    conflist.write_text(json.dumps({"cniVersion": "1.0.0", "name": "stubborn", "plugins": [{"type": "stubborn"}]}))
+    failing = plugin.with_name("stubborn.failing")
+    failing.touch()
+    try:
+        id, _ = await crid.run_pod()
+    finally:
+        conflist.unlink()
+
+    async def listen() -> list[int]:
+        seen = []
+        async for event in crid.cri.GetContainerEvents(timeout=30):
+            if event.container_id == id:
+                seen.append(event.container_event_type)
+                if seen[-1] == api.CONTAINER_DELETED_EVENT:
+                    break
+        return seen
+
+    listening = asyncio.create_task(listen())
+    await asyncio.sleep(0.2)
+    with pytest.raises(CriError, match="stubborn"):
+        await crid.cri.StopPodSandbox(pod_sandbox_id=id)
+    failing.unlink()
+    await crid.cri.RemovePodSandbox(pod_sandbox_id=id)
+    assert await asyncio.wait_for(listening, 10) == [api.CONTAINER_STOPPED_EVENT, api.CONTAINER_DELETED_EVENT]
+
+
 async def test_statistics_of_what_does_not_run(crid: Crid, busybox: str) -> None:
     pod = await crid.run_pod()
     id = await crid.create(pod, busybox, ["true"])

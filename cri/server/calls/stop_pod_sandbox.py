@@ -27,10 +27,12 @@ async def stop(daemon: Daemon, sandbox: Sandbox) -> None:
         daemon.store.save_end(sandbox)
     elif sandbox.ended:
         return
-    await end_sandbox(daemon, sandbox)
-    for container in list(sandbox.containers.values()):
-        daemon.exits.finish_lost(container, "its pod was stopped")
-    sandbox.ended = True
-    await daemon.nri.stopped_pod(sandbox)
-    if was_ready:
-        daemon.events.publish(api.CONTAINER_STOPPED_EVENT, sandbox.id, sandbox)
+    try:
+        await end_sandbox(daemon, sandbox)
+        for container in list(sandbox.containers.values()):
+            daemon.exits.finish_lost(container, "its pod was stopped")
+        sandbox.ended = True
+        await daemon.nri.stopped_pod(sandbox)
+    finally:
+        if was_ready:  # also when the rest of the stop must be repeated, which is no news then
+            daemon.events.publish(api.CONTAINER_STOPPED_EVENT, sandbox.id, sandbox)
