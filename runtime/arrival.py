@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
 import termios
-from typing import Final
 
 import prctl
 
 from runtime.errors import ContainerError
+from runtime.linux.procs import pid_of
 from runtime.linux.syscalls import CLONE_NEWPID, clone_sibling, setns
 from runtime.status import Status
-
-_PID: Final = re.compile(rb"^Pid:\t(\d+)$", re.MULTILINE)
 
 
 def prepare_arrival(pidfd: int) -> None:
@@ -59,11 +56,7 @@ def arrived_child(pidfd: int) -> int:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         raise ContainerError("the process that arrived in the container is not one that was sent") from None
-    fd = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        found = _PID.search(os.read(fd, 4096))
-    finally:
-        os.close(fd)
-    if found is None:
-        raise ContainerError("the process that arrived in the container is gone")
-    return int(found[1])
+        return pid_of(pidfd)
+    except ProcessLookupError:
+        raise ContainerError("the process that arrived in the container is gone") from None

@@ -27,6 +27,7 @@ from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 from runtime.linux.messages import parse
 from runtime.linux.mountoptions import MountOptions
+from runtime.linux.procs import pid_of
 from runtime.linux.syscalls import close_range, execve, string_array
 from runtime.processplan import ProcessPlan
 from runtime.signals import reset_signals
@@ -102,9 +103,7 @@ def _opened(program: str) -> int:
 
 
 def _pid_namespace(pidfd: int) -> int:
-    with open(f"/proc/self/fdinfo/{pidfd}") as info:  # pidfd_open(2): the pid stands there
-        pid = next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
-    return os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(f"/proc/{pid_of(pidfd)}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _stage(tree: Tree) -> None:

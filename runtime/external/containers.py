@@ -22,6 +22,7 @@ from runtime.external.runs import Expect, Run, Tool, failure
 from runtime.external.terminals import ConsoleSocket
 from runtime.linux.failpoints import failpoint
 from runtime.linux.fds import Fd
+from runtime.linux.procs import pid_of
 from runtime.shim.home import Home
 
 CREATE_SECONDS: Final = 60.0
@@ -85,7 +86,10 @@ class ExternalContainer(Container):
         shared = None if self._own_pid else target or self._home.init
         if shared is None:
             return "" if self._home.pid == "node" and not self._own_pid else "new"
-        return f"/proc/{pid_of(shared)}/ns/pid"
+        try:
+            return f"/proc/{pid_of(shared.fileno())}/ns/pid"
+        except ProcessLookupError:
+            raise StartError("the process whose PID namespace is shared has ended") from None
 
     def _created(self, error: bytes) -> None:
         self._starting = None
@@ -191,13 +195,3 @@ class ExternalContainer(Container):
             raise NotFound(f"container {self.id} is not running")
         name = "resources.json"
         self.tool.run("update", ["--resources", name], CALL_SECONDS, done, file=name, content=resources)
-
-
-def pid_of(pidfd: Fd) -> int:
-    """The pid behind a pidfd, from its fdinfo (pidfd_open(2)); raises StartError when the process is gone."""
-    with open(f"/proc/self/fdinfo/{pidfd.fileno()}", encoding="ascii") as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            if name == "Pid" and int(value) > 0:
-                return int(value)
-    raise StartError("the process whose PID namespace is shared has ended")

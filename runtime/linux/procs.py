@@ -7,6 +7,7 @@ first and compared with the start time afterwards.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STAT_LIMIT = 4096
+INFO_LIMIT = 4096
 DEAD_STATES = frozenset("ZXx")
 
 
@@ -76,6 +78,23 @@ class Process:
     def from_json(cls, doc: Mapping[str, Any]) -> Process:
         """The inverse of to_json(); raises KeyError or ValueError for anything else."""
         return cls(int(doc["pid"]), int(doc["start_time"]))
+
+
+def pid_of(pidfd: int) -> int:
+    """The pid behind a pidfd, from its fdinfo (pidfd_open(2)); raises ProcessLookupError when the process is gone.
+
+    The same for one that is in no PID namespace of the caller's.
+    """
+    fd = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = os.read(fd, INFO_LIMIT).splitlines()
+    finally:
+        os.close(fd)
+    for line in lines:
+        name, _, value = line.partition(b":")
+        if name == b"Pid" and int(value) > 0:
+            return int(value)
+    raise ProcessLookupError(errno.ESRCH, f"the process behind pidfd {pidfd} is gone")
 
 
 def _stat(pid: int) -> tuple[str, int]:

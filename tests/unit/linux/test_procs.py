@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from runtime.linux.commands import CommandOutputTooLarge, CommandTimeout, mortal, run_command
-from runtime.linux.procs import Process
+from runtime.linux.procs import Process, pid_of
 
 
 @pytest.fixture
@@ -54,6 +54,18 @@ def test_process_goes_through_json() -> None:
 def test_no_such_process() -> None:
     with pytest.raises(ProcessLookupError):
         Process.of(2**22 + 1)
+
+
+def test_the_pid_behind_a_pidfd(sleeper: subprocess.Popen[bytes]) -> None:
+    pidfd = os.pidfd_open(sleeper.pid)
+    try:
+        assert pid_of(pidfd) == sleeper.pid
+        sleeper.kill()
+        sleeper.wait()
+        with pytest.raises(ProcessLookupError, match="is gone"):
+            pid_of(pidfd)  # the kernel says -1 now, which /proc/<pid> must not be made of
+    finally:
+        os.close(pidfd)
 
 
 def test_run_command_feeds_stdin_and_returns_both_streams() -> None:
