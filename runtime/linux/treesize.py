@@ -7,10 +7,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from runtime.linux.syscalls import openat2
+from runtime.linux.trees import DIRECTORY, STAY_INSIDE
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 SECTOR = 512
 
 
@@ -45,7 +44,7 @@ def measure(path: Path, *, enough: int | None = None) -> tuple[int, int]:
 
 def _entries(root: int, path: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
-        fd = openat2(root, path or ".", DIRECTORY, resolve=INSIDE)
+        fd = openat2(root, path or ".", DIRECTORY, resolve=STAY_INSIDE)
     except OSError:
         return  # gone, replaced, beyond a mount or too deep: see above
     try:
