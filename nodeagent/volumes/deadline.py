@@ -19,8 +19,11 @@ R = TypeVar("R")
 LOCAL = 30.0
 
 
-async def within(seconds: float, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What the function returns or raises, or TimeoutError; then it is still running, and may yet have its effect."""
+async def within(seconds: float | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What the function returns or raises, or TimeoutError; then it is still running, and may yet have its effect.
+
+    None: for a caller that has a deadline of its own, or does something else meanwhile.
+    """
     future: concurrent.futures.Future[R] = concurrent.futures.Future()
     future.set_running_or_notify_cancel()  # from now on nobody can cancel it under the thread's hands
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
+import pytest
+
 from cri.proto import api_pb2
+from nodeagent.sync import disk_usage, eviction
 from runtime.linux.ledger import read_ledger
 from tests.support.agent_bench import Bench
 from tests.support.pods import container, manifest
@@ -199,6 +203,28 @@ async def test_a_pod_that_outgrows_its_containers_limits_is_evicted(bench: Bench
     bench.cri.layers["a"] = 1100 << 10
     await bench.until(lambda: bench.status("layer")["phase"] == "Failed")
     assert bench.status("layer")["message"] == bench.status("log")["message"]
+
+
+async def test_files_without_number_delay_the_eviction_of_their_pod_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eviction, "PATIENCE", 0.05)
+    counted = threading.Event()
+
+    def measure(path: Path, enough: int | None = None) -> tuple[int, int]:
+        if "many" in path.parts:
+            counted.wait(20)
+        return 2 << 20, 1
+
+    monkeypatch.setattr(disk_usage, "measure", measure)
+    for name in ("many", "other"):
+        bench.put(manifest(name, volumes=[{"name": name, "emptyDir": {"sizeLimit": "1Mi"}}]), f"{name}.yaml")
+    try:
+        await bench.until(lambda: bench.status("other").get("reason") == "Evicted")
+        assert bench.running("many")
+    finally:
+        counted.set()
+    await bench.until(lambda: bench.status("many").get("reason") == "Evicted")
 
 
 async def test_usage_that_cannot_be_told_is_no_reason(bench: Bench) -> None:
