@@ -11,14 +11,13 @@ nonsense fails all calls under way and is reported once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.errors import ShimLost, from_doc
 from runtime.linux.channel import Channel
+from runtime.linux.fds import close_all
 from runtime.linux.messages import Message, ProtocolError
 
 BATCH = 64  # messages read before other tasks get their turn
@@ -147,10 +146,3 @@ def _discard(future: asyncio.Future[Message]) -> None:
     """A reply that arrived while its caller was being cancelled still owns fds."""
     if future.done() and not future.cancelled() and future.exception() is None:
         close_all(future.result().fds)
-
-
-def close_all(fds: Sequence[int]) -> None:
-    """Close fds that nobody wants."""
-    for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)

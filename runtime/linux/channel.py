@@ -34,6 +34,7 @@ from _socket import (
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from runtime.linux.fds import close_all
 from runtime.linux.messages import Message, ProtocolError, decode, encode, read_sealed, sealed
 
 INLINE_MAX: Final = 64 * 1024
@@ -122,7 +123,7 @@ class Channel:
         try:
             return Message(decode(head), fds, blob)
         except ProtocolError:
-            _close_all(fds)
+            close_all(fds)
             raise
 
     def recv_payload(self) -> tuple[bytes, list[int]] | None:
@@ -136,7 +137,7 @@ class Channel:
                 raise ProtocolError(f"a packet of more than {INLINE_MAX} bytes or {FDS_MAX + 1} fds")
             return (read_sealed(fds, payload) if payload[:1] == b"@" else payload), fds
         except BaseException:
-            _close_all(fds)
+            close_all(fds)
             raise
 
     def recv_within(self, seconds: float) -> Message | None:
@@ -193,8 +194,3 @@ def _received_fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
         if level == SOL_SOCKET and kind == SCM_RIGHTS:
             fds += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
     return fds
-
-
-def _close_all(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -6,8 +6,10 @@ in `Fd` objects. Short-lived ones inside one function stay ints under `contextli
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterable
 from typing import Final
 
 F_SETPIPE_SZ: Final = 1031
@@ -48,6 +50,13 @@ class Fd:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close fds that nobody wants, whatever becomes of one of them: Linux has closed it anyway (close(2), NOTES)."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def pipe(*, read_blocks: bool = True, write_blocks: bool = True, size: int = 0) -> tuple[Fd, Fd]:

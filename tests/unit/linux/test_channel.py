@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime.linux.channel import FDS_MAX, INLINE_MAX, Channel, accept, listen
+from runtime.linux.fds import close_all
 from runtime.linux.messages import MESSAGE_MAX, ProtocolError
 
 
@@ -66,6 +67,14 @@ def test_fds_travel_and_are_close_on_exec(pair: tuple[Channel, Channel], size: i
     assert not any(os.get_inheritable(fd) for fd in message.fds)
     for fd in (read, write, *message.fds):
         os.close(fd)
+
+
+def test_fds_that_nobody_wants_are_all_closed() -> None:
+    fds = os.pipe()
+    close_all([-1, *fds])
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
 
 
 def test_end_of_file_and_nothing_there(pair: tuple[Channel, Channel]) -> None:
