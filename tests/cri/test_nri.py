@@ -274,6 +274,26 @@ async def test_updates_of_other_containers_reach_their_cgroups(crid: Crid, busyb
         assert seen in (300, 11)  # cpu.shares, or the cpu.weight that is its like
 
 
+async def test_an_update_that_the_kernel_takes_in_part_is_taken_back(crid: Crid, busybox: str) -> None:
+    """Also of what only plugins can ask for, and nobody had asked for before."""
+    async with NriPlugin(crid, "10") as plugin:
+        container = await crid.run(await crid.run_pod(), busybox, SLEEP)
+        files = "/sys/fs/cgroup/memory/memory.soft_limit_in_bytes /sys/fs/cgroup/memory.low"
+
+        async def reservation() -> str:
+            return (await crid.exec(container, "sh", "-c", f"cat {files} 2>/dev/null; :"))[1]
+
+        before = await reservation()
+        limits = {"memory": {"reservation": {"value": str(16 << 20)}}}
+        no_such_pages = {"hugepageLimits": [{"pageSize": "3MB", "limit": "1"}]}
+        for more, failed in ((no_such_pages, [container]), ({}, [])):
+            assert await reservation() == before != ""
+            update = {"containerId": container, "linux": {"resources": {**limits, **more}}}
+            plugin.script(update={"Unsolicited": [update]})
+            assert (await plugin.update())["failed"] == failed
+        assert await reservation() == f"{16 << 20}\n"
+
+
 async def _cpu_shares(crid: Crid, container: str) -> int:
     command = "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || cat /sys/fs/cgroup/cpu.weight"
     return int((await crid.exec(container, "sh", "-c", command))[1])

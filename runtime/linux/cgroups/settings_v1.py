@@ -39,6 +39,8 @@ def cpu(section: Mapping[str, Any]) -> Settings:
     for field, file in CPU:
         if section.get(field):
             yield Setting("cpu", file, str(section[field]), f"cpu.{field}")
+        elif field == "realtimeRuntime" and section.get(field) == 0:  # no time at all, as every new group has it
+            yield Setting("cpu", file, "0", f"cpu.{field}", True)
 
 
 def cpuset(section: Mapping[str, Any]) -> Settings:
@@ -57,8 +59,8 @@ def memory(section: Mapping[str, Any]) -> Settings:
             yield Setting("memory", file, str(section[field]), f"memory.{field}", free)
     if section.get("swappiness") is not None:
         yield Setting("memory", "memory.swappiness", str(section["swappiness"]), "memory.swappiness")
-    if section.get("disableOOMKiller"):
-        yield Setting("memory", "memory.oom_control", "1", "memory.disableOOMKiller")
+    if (disabled := section.get("disableOOMKiller")) is not None:
+        yield Setting("memory", "memory.oom_control", str(int(disabled)), "memory.disableOOMKiller", not disabled)
 
 
 def pids(section: Mapping[str, Any]) -> Settings:

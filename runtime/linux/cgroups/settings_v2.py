@@ -53,8 +53,8 @@ def memory(section: Mapping[str, Any]) -> Settings:
         yield Setting("memory", "memory.swap.max", swap_max, "memory.swap", swap_max in ("max", "0"))
     if limit:
         yield Setting("memory", "memory.max", number_or_max(limit), "memory.limit")
-    if section.get("reservation"):
-        yield Setting("memory", "memory.low", number_or_max(section["reservation"]), "memory.reservation")
+    if (reserved := section.get("reservation")) is not None:
+        yield Setting("memory", "memory.low", number_or_max(reserved), "memory.reservation", not reserved)
 
 
 def block_io(section: Mapping[str, Any]) -> Settings:

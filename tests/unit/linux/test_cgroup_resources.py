@@ -73,12 +73,14 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"cpu": {"idle": 1, "shares": 512}}, "cpu.idle=1; cpu.shares=512", "cpu.idle=1"),
     ({"cpu": {"cpus": "0-1", "mems": "0"}}, "cpuset.cpus=0-1; cpuset.mems=0", "cpuset.cpus=0-1; cpuset.mems=0"),
-    ({"cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": "", "realtimeRuntime": 0}}, "", ""),
+    ({"cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": "", "realtimePeriod": 0}}, "", ""),
+    ({"cpu": {"realtimeRuntime": 0}}, "cpu.rt_runtime_us=0", ""),
     (
         {"memory": {"limit": 6400, "swap": 9600, "reservation": 100}},
         "memory.limit_in_bytes=6400; memory.memsw.limit_in_bytes=9600; memory.soft_limit_in_bytes=100",
         "memory.swap.max=3200; memory.max=6400; memory.low=100",
     ),
+    ({"memory": {"reservation": 0, "disableOOMKiller": False}}, "memory.oom_control=0", "memory.low=0"),
     ({"memory": {"limit": -1}}, "memory.limit_in_bytes=-1", "memory.swap.max=max; memory.max=max"),
     ({"memory": {"kernel": 5, "useHierarchy": True}}, "", ""),
     ({"pids": {"limit": 0}}, "pids.max=0", "pids.max=0"),
@@ -133,6 +135,11 @@ def test_what_nothing_can_enforce(resources: dict[str, Any], layout: Layout, con
         plan(resources, layout)
     assert (caught.value.controller, caught.value.field) == (controller, field)
     assert f"linux.resources.{field} cannot be enforced" in str(caught.value)
+
+
+def test_taking_away_what_no_controller_gives_is_no_error() -> None:
+    document = {"cpu": {"realtimeRuntime": 0}, "memory": {"reservation": 0, "disableOOMKiller": False}}
+    assert files(document, BARE) == ""
 
 
 def test_no_huge_pages_without_the_controller_is_what_the_kubelet_asks_for() -> None:
