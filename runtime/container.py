@@ -10,10 +10,10 @@ streams: first to the log, then to disk, then to crid.
 from __future__ import annotations
 
 import contextlib
-import functools
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from runtime import state
@@ -99,7 +99,7 @@ class Container:
             init = InitPlan(self._home.state_dir, document, self.cgroup, (stdin, stdout, stderr))
             with Fd(self.cgroup.clone_fd()) as cgroup:
                 if self._home.userns is None:
-                    body = functools.partial(run_init, init)
+                    body = partial(run_init, init)
                     self._home.bear(birth, body, self._flags, cgroup.fileno(), target)
                 else:
                     userns.bear_container(self._home, birth, init, self._flags, cgroup.fileno(), target)

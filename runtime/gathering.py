@@ -38,8 +38,9 @@ def gather(used: set[CodeType]) -> None:
     for function in functions:
         _ = function.__code__.co_code  # made when it is asked for, and not to lie between those that follow
     fill_gaps(_FUNCTION)
-    codes = [function.__code__.replace() for function in functions]
-    moved = dict(zip(functions, map(_copy, functions, codes), strict=True))
+    moved = {function: _copy(function) for function in functions}
+    for copy in moved.values():
+        copy.__code__ = copy.__code__.replace()
     for owner, name, function in list(_functions()):
         if function in moved:
             setattr(owner, name, _rewrapped(vars(owner)[name], moved[function]))
@@ -121,7 +122,8 @@ def _rewrapped(value: Any, function: FunctionType) -> Any:
     return function
 
 
-def _copy(function: FunctionType, code: CodeType) -> FunctionType:
+def _copy(function: FunctionType) -> FunctionType:
+    code = function.__code__
     copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__, copy.__qualname__ = function.__kwdefaults__, function.__qualname__
     copy.__module__, copy.__doc__ = function.__module__, function.__doc__

@@ -192,5 +192,5 @@ def _received_fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     fds: list[int] = []
     for level, kind, data in ancillary:
         if level == SOL_SOCKET and kind == SCM_RIGHTS:
-            fds += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
+            fds += memoryview(data[: len(data) // 4 * 4]).cast("i").tolist()
     return fds

@@ -161,7 +161,9 @@ def clone3(flags: int, *, cgroup: int = -1, exit_signal: int = 17) -> tuple[int,
     """
     if cgroup >= 0:
         flags |= CLONE_INTO_CGROUP
-    arguments = _CLONE_ARGS.pack(flags | CLONE_PIDFD, _CLONE_PIDFD_AT, 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup, 0))
+    else:
+        cgroup = 0
+    arguments = _CLONE_ARGS.pack(flags | CLONE_PIDFD, _CLONE_PIDFD_AT, 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup)
     pid: int = _clone3(435, arguments, len(arguments))
     return pid, _clone_pidfd.value if pid else -1
 

@@ -2,18 +2,20 @@
 
 A callback that raises ends nothing but itself: the error goes to the shim's log, because one container's trouble must
 not cost the others their parent.
+
+What is imported here is imported by name: a module that is named each time is one more page of a shim.
 """
 
 from __future__ import annotations
 
-import heapq
-import select
-import time
 from collections.abc import Callable
+from heapq import heappop, heappush
+from select import EPOLL_CLOEXEC, EPOLLIN, EPOLLOUT, epoll
+from time import monotonic
 from typing import Final
 
-READ: Final = select.EPOLLIN
-WRITE: Final = select.EPOLLOUT
+READ: Final = EPOLLIN
+WRITE: Final = EPOLLOUT
 _EVENTS_MAX: Final = 32
 
 
@@ -52,7 +54,7 @@ class Loop:
 
     def open(self) -> None:
         """Begin to watch; after the zygote's fork, because an epoll fd would be shared across it."""
-        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._epoll = epoll(flags=EPOLL_CLOEXEC)
 
     def watch(self, fd: int, callback: Callable[[], None], events: int = READ) -> None:
         """Call back whenever `fd` is ready; it must be unwatched before it is closed."""
@@ -66,8 +68,8 @@ class Loop:
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back once, after `seconds`."""
-        timer = Timer(time.monotonic() + seconds, callback)
-        heapq.heappush(self._timers, timer)
+        timer = Timer(monotonic() + seconds, callback)
+        heappush(self._timers, timer)
         return timer
 
     def report(self, error: Exception) -> None:
@@ -96,12 +98,12 @@ class Loop:
         self._epoll.close()
 
     def _timeout(self) -> float | None:
-        return max(0.0, self._timers[0].at - time.monotonic()) if self._timers else None
+        return max(0.0, self._timers[0].at - monotonic()) if self._timers else None
 
     def _run_timers(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         while self._timers and self._timers[0].at <= now:
-            callback = heapq.heappop(self._timers).take()
+            callback = heappop(self._timers).take()
             if callback is not None:
                 self.attempt(callback)
 

@@ -14,11 +14,11 @@ has copies of no more pages than it writes to.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import prctl
@@ -79,7 +79,7 @@ class Shim:
         self.loop.open()
         self.loop.watch(self._signals, self._reap)
         self.expect(pid, self._builder_ended)
-        self.loop.watch(crid.fileno(), functools.partial(self._told, ours, Fd(pidfd)))
+        self.loop.watch(crid.fileno(), partial(self._told, ours, Fd(pidfd)))
 
     def _told(self, channel: Channel, builder: Fd) -> None:
         """What the pod is; the builder makes its sandbox, and its answer goes to crid."""
@@ -94,7 +94,7 @@ class Shim:
             if doc["runtime"] is not None:
                 self._employ()
             channel.send_payload(received[0])
-            self.loop.watch(channel.fileno(), functools.partial(self._built, channel, builder))
+            self.loop.watch(channel.fileno(), partial(self._built, channel, builder))
         except Exception as error:  # noqa: BLE001 - there is no pod yet that would outlive this
             self._refuse(_refusal(error))
 
@@ -160,7 +160,7 @@ class Shim:
         birth = Birth(self.loop, "the pod's init", lambda error, _: self._init_born(error, payload, fds))
         with Fd(cgroup.clone_fd()) as cgroup_fd:
             if self.home.userns is None:
-                body = functools.partial(podinit.run_pod_init, self.home.state_dir, cgroup, podinit.NOBODY)
+                body = partial(podinit.run_pod_init, self.home.state_dir, cgroup, podinit.NOBODY)
                 birth.begin(body, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID, cgroup_fd.fileno())
             else:
                 userns.bear_pod_init(self.home, birth, cgroup, cgroup_fd.fileno(), self.home.userns)
@@ -190,8 +190,8 @@ class Shim:
                 return
             ended = self._children.pop(pid, None)
             if ended is None:
-                ended = functools.partial(self.operations.orphaned, pid)
-            self.loop.attempt(functools.partial(ended, status))
+                ended = partial(self.operations.orphaned, pid)
+            self.loop.attempt(partial(ended, status))
 
     # The end.
 

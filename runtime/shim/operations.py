@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import functools
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from runtime import recovery
@@ -142,7 +142,7 @@ class Operations:
         doc, id = request.doc, self._fresh(request)
         target = self._target(id, doc.get("pid_target"))
         container = Container(self._shim.home, doc, self._published, request.fds[0] if request.fds else None)
-        container.start(request.blob, functools.partial(self._started, request, container), target)
+        container.start(request.blob, partial(self._started, request, container), target)
         self._containers[id] = container
         self._shim.expect(container.pid, container.ended)
 
@@ -214,7 +214,7 @@ class Operations:
         if error.errno != errno.EBUSY or wait > LAST_WAIT:
             raise error
         request.doc["wait"] = wait * 2
-        self._shim.loop.call_later(wait, functools.partial(self._shim.service.handle, request))
+        self._shim.loop.call_later(wait, partial(self._shim.service.handle, request))
 
     # Streams.
 
@@ -246,7 +246,7 @@ class Operations:
         id, streams = self._exec_asked(request)
         number = next(self._exec_numbers)
         process = ExecProcess(self._shim.home, self._find(request), id, number, self._shim.expect)
-        started = functools.partial(self._exec_started, request, process)
+        started = partial(self._exec_started, request, process)
         process.start(request.blob, streams, started, self._exec_ended)
         self._execs[id] = process, request.connection
 
@@ -280,8 +280,8 @@ class Operations:
     # Checkpoints: criu is borne here, and crid talks to it.
 
     def _criu(self, request: Request) -> None:
-        ended = functools.partial(self._dumped, request.connection)
-        dump = Dump(self._shim.home.loop, functools.partial(self._dumping, request), ended)
+        ended = partial(self._dumped, request.connection)
+        dump = Dump(self._shim.home.loop, partial(self._dumping, request), ended)
         self._shim.expect(dump.begin(request.doc["program"], request.fds[0], request.doc["seconds"]), dump.reaped)
         self._dumps += 1
 
@@ -300,7 +300,7 @@ class Operations:
         id = self._fresh(request)
         socket, *log = request.fds
         container = RestoredContainer(self._shim.home, request.doc, self._published, log[0] if log else None)
-        started = functools.partial(self._restoring, request, container)
+        started = partial(self._restoring, request, container)
         criu = container.restore(request.blob, socket, started, self._never_arrived)
         self._containers[id] = container
         self._shim.expect(criu, container.criu_ended)
