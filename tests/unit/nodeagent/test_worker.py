@@ -209,17 +209,22 @@ async def test_files_without_number_delay_the_eviction_of_their_pod_only(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eviction, "PATIENCE", 0.05)
-    counted = threading.Event()
+    begun, counted = threading.Event(), threading.Event()
 
     def measure(path: Path, enough: int | None = None) -> tuple[int, int]:
         if "many" in path.parts:
+            begun.set()
             counted.wait(20)
         return 2 << 20, 1
 
     monkeypatch.setattr(disk_usage, "measure", measure)
-    for name in ("many", "other"):
-        bench.put(manifest(name, volumes=[{"name": name, "emptyDir": {"sizeLimit": "1Mi"}}]), f"{name}.yaml")
+    many, other = (
+        manifest(name, volumes=[{"name": name, "emptyDir": {"sizeLimit": "1Mi"}}]) for name in ("many", "other")
+    )
+    bench.put(many, "many.yaml")
     try:
+        await bench.until(begun.is_set)
+        bench.put(other, "other.yaml")
         await bench.until(lambda: bench.status("other").get("reason") == "Evicted")
         assert bench.running("many")
     finally:
