@@ -17,8 +17,6 @@ from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
 from typing import Any, Final
 
 AT_FDCWD: Final = -100
-AT_SYMLINK_NOFOLLOW: Final = 0x100
-AT_NO_AUTOMOUNT: Final = 0x800
 AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
 

@@ -72,6 +72,14 @@ def test_a_legacy_host_has_no_v2() -> None:
     assert Cgroup("/kubepods", found).v2 == ""
 
 
+def test_killing_where_it_cannot_be_done(tmp_path: Path) -> None:
+    Cgroup("/gone", Layout({}, str(tmp_path), frozenset())).kill()
+    Cgroup("/legacy", Layout({"memory": str(tmp_path)}, "", frozenset())).kill()  # nobody can be in it
+    (tmp_path / "old").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"old/cgroup\.kill"):
+        Cgroup("/old", Layout({}, str(tmp_path), frozenset())).kill()
+
+
 def test_a_mount_that_shows_only_a_part_of_the_hierarchy() -> None:
     mounts = [v1("memory", "memory", root="/docker/1"), v1("pids", "pids", root="/docker/1", n=41)]
     found = parse(mounts, "3:memory:/docker/1/sub\n4:pids:/../other\n")
