@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from runtime.errors import NotFound
 from runtime.external.containers import ExternalContainer
@@ -23,53 +23,50 @@ EXEC_SECONDS: Final = 30.0
 class ExternalExec:
     """A process of an ExecSpec; everything happens in the shim's loop. The counterpart of shim.execs.ExecProcess."""
 
-    def __init__(self, container: ExternalContainer, id: str, number: int, expect: Expect) -> None:
-        """`number` is unique in the shim; the id is the caller's and only compared."""
-        self.id = id
+    def __init__(self, container: ExternalContainer, doc: Mapping[str, Any], number: int, expect: Expect) -> None:
+        """`doc` has the keys exec (an id, which is only compared), tty and oom_score_adj. `number` is the shim's own.
+
+        `oom_score_adj`, if there is one, it gets from us: runc gives an exec what its container was started with, crun
+        nothing.
+        """
+        self.id: str = doc["exec"]
         self.pid = 0
         self.exit_code: int | None = None
         self._container = container
         self._expect = expect
         self._name = f"exec-{number}"
+        self._oom_score_adj: int | None = doc.get("oom_score_adj")
+        self._tty = bool(doc.get("tty"))
         self._terminal: ConsoleSocket | None = None
         self._run: Run | None = None
         self._killed = False
 
     def start(
-        self,
-        document: bytes,
-        streams: tuple[int, int, int],
-        terminal: bool,
-        oom_score_adj: int | None,
-        started: Finished,
-        ended: Callable[[ExternalExec], None],
+        self, document: bytes, streams: tuple[int, int, int], started: Finished, ended: Callable[[ExternalExec], None]
     ) -> None:
         """`document` is an OCI process, passed on unread. `started` comes first, then, if it ran, `ended`.
 
-        `oom_score_adj` it gets from us: runc gives an exec what its container was started with, crun nothing.
         Raises NotFound when the container does not run, OSError.
         """
         container = self._container
         if not container.running:
             raise NotFound(f"container {container.id} is not running")
-        self._started, self._ended, self._oom_score_adj = started, ended, oom_score_adj
-        arguments = ["--detach", "--process", f"{self._name}.json", "--pid-file", f"{self._name}.pid"]
-        if terminal:
-            self._terminal = ConsoleSocket(container.bundle, f"{self._name}.sock")
-            arguments += ["--console-socket", self._terminal.name]
+        self._started, self._ended = started, ended
+        file = f"{self._name}.json"
         try:
+            arguments = ["--detach", "--process", file, "--pid-file", f"{self._name}.pid", *self._console()]
             self._run = container.tool.run(
-                "exec",
-                arguments,
-                EXEC_SECONDS,
-                self._executed,
-                streams=streams,
-                file=f"{self._name}.json",
-                content=document,
+                "exec", arguments, EXEC_SECONDS, self._executed, streams=streams, file=file, content=document
             )
         except BaseException:
             self._clean()
             raise
+
+    def _console(self) -> list[str]:
+        if not self._tty:
+            return []
+        self._terminal = ConsoleSocket(self._container.bundle, f"{self._name}.sock")
+        return ["--console-socket", self._terminal.name]
 
     def _executed(self, error: bytes) -> None:
         self._run = None

@@ -76,10 +76,9 @@ class ExternalOperations(Operations):
 
     def _exec(self, request: Request) -> None:
         id, streams = self._exec_asked(request)
-        process: Any = ExternalExec(self._external(request), id, next(self._exec_numbers), self._expect)
+        process: Any = ExternalExec(self._external(request), request.doc, next(self._exec_numbers), self._expect)
         started = functools.partial(self._exec_started, request, process)
-        terminal, score = bool(request.doc.get("tty")), request.doc.get("oom_score_adj")
-        process.start(request.blob, streams, terminal, score, started, self._exec_ended)
+        process.start(request.blob, streams, started, self._exec_ended)
         self._execs[id] = process, request.connection
 
 
