@@ -64,11 +64,12 @@ def matching(daemon: Daemon, filter: api.ContainerStatsFilter) -> Iterator[Conta
 
 
 async def _read_all(daemon: Daemon, containers: Iterable[Container]) -> list[tuple[Container, Stats]]:
-    """Those that still run by the time they are read, in one thread hop."""
+    """Those that still run by the time they are read, in one thread hop; what was removed meanwhile is left out."""
     wanted = [container for container in containers if container.running]
     await daemon.layers.measured(container.snapshots[0] for container in wanted)
     read = await asyncio.to_thread(lambda: [read_container(container) for container in wanted])
-    return [(container, stats) for container, stats in zip(wanted, read, strict=True) if stats]
+    there = daemon.store.containers
+    return [(container, stats) for container, stats in zip(wanted, read, strict=True) if stats and container in there]
 
 
 def read_container(container: Container) -> Stats | None:

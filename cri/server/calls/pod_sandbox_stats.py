@@ -11,7 +11,7 @@ from cri.server.calls import container_stats
 from cri.server.calls.batches import batches
 from cri.server.calls.container_stats import if_there, read_container
 from cri.server.daemon import Daemon
-from cri.server.errors import WrongState
+from cri.server.errors import NotFound, WrongState
 from cri.server.pods import Container, Sandbox
 from cri.server.statuses import labels_match
 from cri.server.usage import cgroups
@@ -28,7 +28,8 @@ async def pod_sandbox_stats(daemon: Daemon, request: api.PodSandboxStatsRequest)
     response = api.PodSandboxStatsResponse()
     for read in await _read_all(daemon, [sandbox]):
         _fill(daemon, response.stats, read)
-    return response
+        return response
+    raise NotFound(f"pod sandbox {sandbox.id[:13]} was removed meanwhile")
 
 
 async def list_pod_sandbox_stats(
@@ -74,13 +75,14 @@ class _Read:
 
 
 async def _read_all(daemon: Daemon, sandboxes: Iterable[Sandbox]) -> list[_Read]:
-    """All pods with their containers in one thread hop, however many they are."""
+    """All pods with their containers in one thread hop, but for what was removed meanwhile."""
     wanted = [
         (sandbox, [container for container in sandbox.containers.values() if container.running])
         for sandbox in sandboxes
     ]
     await daemon.layers.measured(container.snapshots[0] for _, containers in wanted for container in containers)
-    return await asyncio.to_thread(lambda: [_read(*pod) for pod in wanted])
+    read = await asyncio.to_thread(lambda: [_read(*pod) for pod in wanted])
+    return [each for each in read if each.sandbox in daemon.store.sandboxes]
 
 
 def _read(sandbox: Sandbox, containers: list[Container]) -> _Read:
@@ -102,7 +104,8 @@ def _fill(daemon: Daemon, message: api.PodSandboxStats, read: _Read) -> None:
     attributes.labels.update(config.labels)
     attributes.annotations.update(config.annotations)
     for container, stats in read.containers:
-        container_stats.fill(daemon, linux.containers.add(), container, stats)
+        if container in daemon.store.containers:
+            container_stats.fill(daemon, linux.containers.add(), container, stats)
     if read.interfaces is not None:
         fill_network(linux.network, read.interfaces)
     if read.stats is not None:
