@@ -15,6 +15,7 @@ from typing import IO
 
 from images.errors import TooLarge, disk_full_explained
 from images.limits import Limits
+from images.tar.pax import XATTR
 from images.tar.reader import TarReader
 from images.tar.stream import ByteStream
 from images.unpack.extract import Extractor
@@ -23,7 +24,6 @@ from images.unpack.settle import Settling
 from images.unpack.tree import Tree
 
 CHUNK = 1 << 20
-XATTR = "SCHILY.xattr."
 #: Attributes of overlayfs itself mean nothing elsewhere.
 PRIVATE = "trusted.overlay."
 TYPES = {
@@ -96,7 +96,7 @@ def _xattrs(path: str) -> dict[str, str]:
     for name in os.listxattr(path, follow_symlinks=False):
         if not name.startswith(PRIVATE):
             value = os.getxattr(path, name, follow_symlinks=False)
-            found[XATTR + name] = value.decode("utf-8", "surrogateescape")
+            found[XATTR.decode() + name] = value.decode("utf-8", "surrogateescape")
     return found
 
 

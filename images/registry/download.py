@@ -52,7 +52,7 @@ class Download:
         raise self._repository.verdict(self._failures, f"no host may give the blob {self._descriptor.digest}")
 
     def _attempts_left(self, left: int, *, progress: bool) -> int:
-        """None where another attempt cannot help, all of them again where the last one brought something."""
+        """0 where another attempt cannot help, all of them again where the last one brought something."""
         last = self._failures[-1]
         if not isinstance(last, RegistryError) or not worth_retrying(last) or time.monotonic() > self._deadline:
             return 0

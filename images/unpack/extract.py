@@ -104,7 +104,7 @@ class Extractor:
         finally:
             os.close(fd)
         self._done.inodes += 1
-        self._done.bytes += -(-entry.size // FS_BLOCK) * FS_BLOCK
+        self._done.bytes += in_blocks(entry.size)
 
     def _create(self, path: bytes) -> int:
         parent, base = self._tree.parent(path)
@@ -173,6 +173,11 @@ class Extractor:
         except FileExistsError:
             self._tree.clear_way(path)
             make(*self._tree.parent(path))
+
+
+def in_blocks(size: int) -> int:
+    """What a file of so many bytes takes on disk."""
+    return -(-size // FS_BLOCK) * FS_BLOCK
 
 
 def link(source: int, name: bytes, parent: int, base: bytes) -> None:

@@ -16,7 +16,7 @@ from images.errors import MalformedImage
 from images.limits import Limits
 from images.tar.header import Entry
 from images.unpack.attributes import set_xattrs, xattrs_of
-from images.unpack.extract import FS_BLOCK, Extracted, link
+from images.unpack.extract import Extracted, in_blocks, link
 from images.unpack.merged import OPAQUE_XATTR, Merged
 from images.unpack.names import shown
 from images.unpack.tree import Tree
@@ -79,7 +79,7 @@ class Settling:
             os.close(readable)
         _set(new, status, xattrs_of(found), self._limits)
         self._extracted.inodes += 1
-        self._extracted.bytes += -(-status.st_size // FS_BLOCK) * FS_BLOCK
+        self._extracted.bytes += in_blocks(status.st_size)
 
     def _whiteout(self, path: bytes) -> None:
         """A directory that is gone, or no directory now: archives may mark each file of it as gone, too (umoci)."""
