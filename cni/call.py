@@ -1,7 +1,7 @@
 """One execution of one plugin: its parameters, and the configuration that is derived for it.
 
 The same value serves both kinds of plugin. A program gets it as environment and standard input (SPEC.md, section 2), a
-built-in plugin as it is; and when one of our plugins is run as a program, cni.plugins.skeleton makes it from there.
+built-in plugin as it is; and when one of our plugins is run as a program, cni.skeleton makes it from there.
 """
 
 from __future__ import annotations

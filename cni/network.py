@@ -1,8 +1,9 @@
 """The pods' network, as crid sees it: attach a pod, detach it, ask whether all is well.
 
-Everything that blocks (plugins, netlink, nftables, files) runs in threads. Networks of built-in plugins share one:
-they need the same kernel lock and the same directories anyway, and beside a busy event loop a second thread makes each
-pod four times as dear, by the interpreter's lock. Programs, which may hang, get a thread for each operation.
+Everything that blocks (plugins, netlink, nftables, files) runs in threads, but for a look at the configuration
+directory, a few calls of stat(2). Networks of built-in plugins share one thread: they need the same kernel lock and the
+same directories anyway, and beside a busy event loop a second thread makes each pod four times as dear, by the
+interpreter's lock. Programs, which may hang, get a thread for each operation.
 
 An operation that was begun is carried to its end whatever happens to the one who asked: a thread inside a system call
 cannot be stopped, and half an ADD that nobody waits for would be a leak. So a caller that is cancelled, or gives up

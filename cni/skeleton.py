@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
@@ -57,6 +58,11 @@ def run_as_program(plugin: Plugin) -> NoReturn:
     except OSError as error:
         notes = "; ".join(getattr(error, "__notes__", ()))
         failed = CniError(f"{plugin.type}: {error.strerror or error}", notes, code=ErrorCode.IO_FAILURE)
+        _print(failed.to_json(version))
+        raise SystemExit(1) from None
+    except Exception as error:  # noqa: BLE001 - whatever fails, the runtime is owed an error object
+        traceback.print_exc()
+        failed = CniError(f"{plugin.type}: {type(error).__name__}: {error}", "standard error says where")
         _print(failed.to_json(version))
         raise SystemExit(1) from None
     if answer is not None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cni.call import ADD, CHECK, DEL, GC, STATUS, Call
-from cni.errors import CniError, NotAvailable
+from cni.errors import CniError, ErrorCode, NotAvailable
 from cni.host import Host
 from cni.journal import Journal
 from cni.plugin import Site, dispatch
 from cni.plugins.host_local import plugin
 from cni.result import Result
 from cni.runner import PluginRunner
+from cni.skeleton import run_as_program
 from runtime.linux.ledger import Ledger
 
 
@@ -59,6 +62,23 @@ def test_an_address_of_each_set_round_the_range(dual: Network) -> None:
     dual.run(DEL, "c1")
     assert dual.leases() == {"10.0.0.3", "fd00::2"}
     assert dual.add("c3") == ["10.0.0.4/29", "fd00::3/64"], "a returned address rests"
+
+
+def test_as_a_program_it_answers_what_it_does_not_understand(
+    dual: Network, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SPEC.md, section 5: an error object on standard output, whatever has failed."""
+    environment = {"COMMAND": "ADD", "CONTAINERID": "c1", "IFNAME": "eth0", "NETNS": "/proc/self/ns/net"}
+    for name, value in environment.items():
+        monkeypatch.setenv(f"CNI_{name}", value)
+    config = json.dumps({**dual.config, "runtimeConfig": ["no object"]}).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(config)))
+    with pytest.raises(SystemExit) as ended:
+        run_as_program(plugin)
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert (ended.value.code, answer["cniVersion"], answer["code"]) == (1, "1.0.0", ErrorCode.INTERNAL)
+    assert "AttributeError" in answer["msg"] and "Traceback" in printed.err
 
 
 def test_the_result_has_gateways_routes_and_dns(tmp_path: Path) -> None:
