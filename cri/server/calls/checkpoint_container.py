@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 
 from cri.proto import api_pb2 as api
 from cri.server.checkpoint.archive import check_location
 from cri.server.checkpoint.take import check_container, paused, take
 from cri.server.daemon import Daemon
+from cri.server.specs.sources import look
 
 #: For a client that leaves the choice to us.
 SECONDS = 300.0
@@ -19,7 +20,7 @@ async def checkpoint_container(
     """Raises WrongState without a criu that works, or for a container that does not run; AlreadyExists; Exhausted."""
     container = daemon.store.containers.get(request.container_id)
     try:
-        await asyncio.to_thread(check_location, request.location)
+        await look(os.path.dirname(request.location), check_location, request.location)
         check_container(container)
         program = await daemon.criu.program()
         async with daemon.store.containers.held(container), paused([container]):

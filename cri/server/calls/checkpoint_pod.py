@@ -19,8 +19,9 @@ from pathlib import Path
 from cri.proto import api_pb2 as api
 from cri.server.checkpoint.take import check_container, paused, take
 from cri.server.daemon import Daemon
-from cri.server.errors import InvalidRequest, WrongState
+from cri.server.errors import Exhausted, InvalidRequest, WrongState, words_of
 from cri.server.pods import Container, Sandbox
+from cri.server.specs.sources import look
 from runtime.linux.files import write_atomic
 
 POD = "pod.dump"
@@ -34,7 +35,7 @@ async def checkpoint_pod(daemon: Daemon, request: api.CheckpointPodRequest) -> a
     refuse_options(request.options)
     try:
         containers = _containers(sandbox, request.container_ids)
-        await asyncio.to_thread(_check_directory, request.output_path)
+        await look(request.output_path, _check_directory, request.output_path)
         program = await daemon.criu.program()
         await _take_all(daemon, sandbox, containers, program, Path(request.output_path))
     except Exception as error:
@@ -94,9 +95,18 @@ async def _take_all(
             "pod": {"name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid, "id": sandbox.id},
             "containers": archives,
         }
-        await asyncio.to_thread(write_atomic, directory / POD, json.dumps(document, indent=1).encode())
-    except BaseException:
-        for name in archives.values():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(directory / name)
+        await look(str(directory), write_atomic, directory / POD, json.dumps(document, indent=1).encode())
+    except BaseException as error:
+        await asyncio.shield(_take_back(directory, archives.values(), error))
         raise
+
+
+async def _take_back(directory: Path, archives: Iterable[str], reason: BaseException) -> None:
+    def work() -> None:
+        for name in archives:
+            (directory / name).unlink(missing_ok=True)
+
+    try:
+        await look(str(directory), work)
+    except (Exhausted, OSError) as error:
+        reason.add_note(f"and what has been written to {directory} could not be removed: {words_of(error)}")

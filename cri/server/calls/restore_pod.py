@@ -22,6 +22,7 @@ from cri.server.checkpoint.origin import is_checkpoint
 from cri.server.daemon import Daemon
 from cri.server.errors import AlreadyExists, InvalidRequest, NotFound, words_of
 from cri.server.pods import Container
+from cri.server.specs.sources import look
 from cri.server.store import sandbox_key
 from runtime.linux.failpoints import failpoint
 from runtime.linux.files import read_limited
@@ -44,7 +45,7 @@ async def _restore(daemon: Daemon, request: api.RestorePodRequest) -> api.Restor
     if not request.checkpoint_path.startswith("/"):
         raise InvalidRequest(f"checkpoint_path {request.checkpoint_path[:200]!r} is not absolute")
     directory = Path(request.checkpoint_path)
-    archives = await asyncio.to_thread(_archives, directory)
+    archives = await look(request.checkpoint_path, _archives, directory)
     configs = {config.metadata.name: config for config in request.container_configs}
     if len(configs) != len(request.container_configs) or configs.keys() != archives.keys():
         raise InvalidRequest(

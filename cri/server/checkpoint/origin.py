@@ -20,8 +20,12 @@ from cri.server.checkpoint.workplace import IMAGES, make, place_of
 from cri.server.daemon import Daemon
 from cri.server.errors import InvalidRequest, NotFound
 from cri.server.pods import Sandbox
+from cri.server.specs.sources import look
 from images import Image
 from runtime.linux.files import read_limited
+
+#: How long an archive may take to be read from where the client has it.
+UNPACK_SECONDS = 300.0
 
 
 def is_checkpoint(config: api.ContainerConfig) -> bool:
@@ -38,13 +42,17 @@ async def unpack(daemon: Daemon, sandbox: Sandbox, id: str, config: api.Containe
     await daemon.criu.program()  # before the work, because later it would be for nothing
     check_kind(sandbox, config.linux.security_context.namespace_options.target_id)
     path, limit = config.image.image, daemon.config.checkpoint.limit
-    fd = await asyncio.to_thread(archive.open_archive, path)
+    place = await make(daemon, id)
+    await look(os.path.dirname(path), _unpack, path, place, limit, seconds=UNPACK_SECONDS)
+    return await _image(daemon, place, path)
+
+
+def _unpack(path: str, place: Path, limit: int) -> None:
+    fd = archive.open_archive(path)
     try:
-        place = await make(daemon, id)
-        await asyncio.to_thread(archive.unpack_archive, fd, place, place / IMAGES, limit)
+        archive.unpack_archive(fd, place, place / IMAGES, limit)
     finally:
         os.close(fd)
-    return await _image(daemon, place, path)
 
 
 async def _image(daemon: Daemon, place: Path, path: str) -> Image:

@@ -22,6 +22,7 @@ from cri.server.checkpoint.workplace import IMAGES, WORK, partial, scratch
 from cri.server.daemon import Daemon
 from cri.server.errors import WrongState
 from cri.server.pods import Container, Sandbox
+from cri.server.specs.sources import look
 from runtime.linux.cgroups import Cgroup
 from runtime.linux.failpoints import failpoint
 
@@ -91,7 +92,7 @@ async def take(daemon: Daemon, container: Container, program: str, location: str
         async with partial(daemon, temporary):
             documents = documents_of(container)
             arguments = (temporary, location, documents, place, place / IMAGES, limit)
-            size = await asyncio.to_thread(archive.write_archive, *arguments)
+            size = await look(os.path.dirname(location), archive.write_archive, *arguments, seconds=seconds)
             failpoint("crid.checkpoint.written")
     took = (time.perf_counter() - started) * 1000
     log.info("checkpoint of %s at %s: %d bytes in %.0f ms", container.name, location, size, took)

@@ -79,13 +79,12 @@ async def discard(daemon: Daemon, name: str) -> None:
 @contextlib.asynccontextmanager
 async def partial(daemon: Daemon, path: str) -> AsyncIterator[None]:
     """A file that another program may see is in the ledger until it is whole or removed."""
-    daemon.ledger.record(Effect("dir", path, f"{HOLDER}{os.path.basename(path)}"))
+    effect = Effect("dir", path, f"{HOLDER}{os.path.basename(path)}")
+    daemon.ledger.record(effect)
     try:
         yield
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        daemon.ledger.strike(("dir", path))
+        await asyncio.shield(remove_leftover(daemon, effect))
 
 
 def leftovers(daemon: Daemon) -> list[Effect]:

@@ -7,9 +7,9 @@ that names the plugin and the field: an adjustment that this runtime cannot carr
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from cri.proto import nri_pb2 as nri
@@ -76,7 +76,7 @@ def _hooks(adjust: nri.ContainerAdjustment, document: Document) -> None:
 def _hook(hook: nri.Hook) -> Document:
     if not hook.path.startswith("/"):
         raise Refusal(f"the path {hook.path[:200]!r} is not absolute")
-    if not Path(hook.path).exists():
+    if not os.path.exists(hook.path):
         raise Refusal(f"{hook.path} does not exist on this host")
     document: Document = {"path": hook.path, "args": list(hook.args), "env": list(hook.env)}
     if hook.HasField("timeout"):
@@ -161,6 +161,10 @@ STEPS: Final[tuple[tuple[Callable[[nri.ContainerAdjustment], Any], int, Step], .
 )
 
 
+#: Steps that ask for files which a plugin has named.
+_LOOKING: Final = frozenset({_hooks, linux.namespaces})
+
+
 @dataclass(frozen=True, slots=True)
 class Adjuster:
     """Carries out adjustments."""
@@ -172,10 +176,10 @@ class Adjuster:
         """Change the container's spec, which nobody else knows yet. Raises NriFault."""
         document, naming = container.spec.oci, Naming(container, owners)
         where = _here if container.sandbox.runtime is None else _elsewhere
-        await naming.of(nri.OciHooks, _at_once(where, adjust, document))
+        await naming.of(nri.OciHooks, _done(where, adjust, container))
         for asked, field, step in STEPS:
             if asked(adjust):
-                await naming.of(field, _at_once(step, adjust, document))
+                await naming.of(field, _done(step, adjust, container))
         if adjust.CDI_devices:
             await naming.of(nri.CdiDevices, self._cdi_devices(adjust, container))
         if adjust.mounts:
@@ -194,8 +198,11 @@ class Adjuster:
         await look(container.sandbox.id, inject, self.cdi, names, container.spec.oci)
 
 
-async def _at_once(step: Step, adjust: nri.ContainerAdjustment, document: Document) -> None:
-    step(adjust, document)
+async def _done(step: Step, adjust: nri.ContainerAdjustment, container: Container) -> None:
+    if step in _LOOKING:
+        await look(container.sandbox.id, step, adjust, container.spec.oci)
+    else:
+        step(adjust, container.spec.oci)
 
 
 class Naming:
