@@ -254,5 +254,5 @@ async def test_a_checkpoints_leftover_that_cannot_be_removed_keeps_nobody_waitin
             ledger.record(Effect("dir", str(path), f"checkpoint:{path.name}"))
         await crid.start()
         await eventually(lambda: not half.exists() and [entry.key for entry in ledger.entries("dir")] == [str(stuck)])
-        assert f"{stuck}, left by a former checkpoint, cannot be removed" in crid.log.read_text()
+        assert f"{stuck}, left by a checkpoint, cannot be removed" in crid.log.read_text()
         ledger.strike(("dir", str(stuck)))

@@ -100,7 +100,7 @@ async def remove_leftover(daemon: Daemon, entry: Effect) -> None:
     try:
         await look(os.path.dirname(entry.key), _remove, entry.key)
     except (Exhausted, OSError):
-        log.exception("%s, left by a former checkpoint, cannot be removed; the next start tries again", entry.key)
+        log.exception("%s, left by a checkpoint, cannot be removed; the next start tries again", entry.key)
     else:
         daemon.ledger.strike(entry)
 
