@@ -1,8 +1,10 @@
 """The manifest directory, watched: files in, a callback for every change of what is wanted.
 
 inotify tells that a file was closed after writing, moved, linked or removed; its content is read once nothing has
-happened to it for DEBOUNCE seconds, which also merges an editor's rename-and-create into one change. What is never
-taken for an order to stop pods: a file that is broken or half written, and a directory that is gone as a whole.
+happened to it for DEBOUNCE seconds, which also merges an editor's rename-and-create into one change. Nobody tells of
+what happens behind a link, or on another machine that shares the directory: for that, files are looked at now and then.
+What is never taken for an order to stop pods: a file that is broken or half written, a link to nothing, and a directory
+that is gone as a whole.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from asyncinotify import Event, Inotify, Mask
 from nodeagent.manifests.catalogue import Catalogue, FileProblem, Wanted
 from nodeagent.manifests.documents import MAX_BYTES
 from nodeagent.manifests.lastgood import LastGood
+from nodeagent.manifests.looks import Looks
 from runtime.linux.files import read_limited
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 DEBOUNCE = 0.2
 #: Seconds between two looks for a directory that is gone; inotify cannot wait for a path that does not exist.
 AGAIN = 5.0
+#: Seconds between two looks for what inotify did not tell.
+LOOK = 20.0
 
 SUFFIXES = (".yaml", ".yml", ".json")
 _BACKUPS = ("~", ".swp", ".swx", ".tmp", ".bak", ".orig", ".rej", ".part", ".dpkg-old", ".dpkg-new", ".dpkg-dist")
@@ -48,6 +53,8 @@ class ManifestDirectory:
         self._kept = kept
         self._changed = changed
         self._due: dict[str, float] = {}
+        self._next_look = 0.0
+        self._looks = Looks(path)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -72,6 +79,7 @@ class ManifestDirectory:
                 event = await reader.next(self._pause())
                 if event is None:
                     await self._read_due()
+                    await self._look()
                 elif event.mask & Mask.Q_OVERFLOW:
                     await self._scan()
                 elif event.mask & _GONE:
@@ -80,14 +88,29 @@ class ManifestDirectory:
                 elif event.name is not None and _says_something(event, self.path / event.name):
                     self._due[os.fspath(event.name)] = time.monotonic() + DEBOUNCE
 
-    def _pause(self) -> float | None:
-        """Seconds until the next file is due."""
-        return max(min(self._due.values()) - time.monotonic(), 0) if self._due else None
+    def _pause(self) -> float:
+        """Seconds until the next file, or the next look, is due."""
+        return max(min([self._next_look, *self._due.values()]) - time.monotonic(), 0)
 
     async def _scan(self) -> None:
         self._due.clear()
-        present = await asyncio.to_thread(os.listdir, self.path)
-        await self._read(set(present) | self._catalogue.names() | self._kept.names())
+        self._next_look = time.monotonic() + LOOK
+        await self._read(await asyncio.to_thread(self._names))
+
+    def _names(self) -> set[str]:
+        """Of all files that there are or were. Raises OSError."""
+        return set(os.listdir(self.path)) | self._catalogue.names() | self._kept.names()
+
+    async def _look(self) -> None:
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK
+        changed = await asyncio.to_thread(self._changed_unheard)
+        if changed := changed - self._due.keys():
+            await self._read(changed)
+
+    def _changed_unheard(self) -> set[str]:
+        return self._looks.changed(name for name in self._names() if not _is_ignored(name)) | self._kept.owed
 
     async def _read_due(self) -> None:
         now = time.monotonic()
@@ -117,28 +140,39 @@ class ManifestDirectory:
     def _take(self, name: str) -> None:
         if _is_ignored(name):
             return
+        self._looks.reads(name)
         try:
             data = _read_whole(self.path / name)
         except FileNotFoundError:
-            self._catalogue.drop(name)
-            self._kept.forget(name)
-            return
+            return self._take_missing(name)
         except IsADirectoryError:
             return
         except OSError as error:
-            self._catalogue.report(name, FileProblem(name, error.strerror or str(error)))
-            return
+            return self._report_unread(name, error.strerror or str(error))
         if not name.endswith(SUFFIXES):
             problem = FileProblem(name, f"ignored: its name does not end in {', '.join(SUFFIXES)}", fatal=False)
             return self._catalogue.report(name, problem)
         self._put(name, data)
 
+    def _take_missing(self, name: str) -> None:
+        if os.path.lexists(self.path / name):
+            return self._report_unread(name, "is a link to nothing; remove the link to end its pods")
+        self._catalogue.drop(name)
+        self._kept.forget(name)
+
+    def _report_unread(self, name: str, why: str) -> None:
+        self._recall(name)
+        self._catalogue.report(name, FileProblem(name, why))
+
     def _put(self, name: str, data: bytes) -> None:
-        if name not in self._catalogue.names() and (before := self._kept.get(name)) is not None:
-            # The version that ran before this process started; it counts if the file is broken now.
-            self._catalogue.put(name, before)
+        self._recall(name)
         if self._catalogue.put(name, data):
             self._kept.keep(name, data)
+
+    def _recall(self, name: str) -> None:
+        """The version that ran before this process started; it counts if the file cannot be used now."""
+        if name not in self._catalogue.names() and (before := self._kept.get(name)) is not None:
+            self._catalogue.put(name, before)
 
 
 class _Reader:

@@ -23,6 +23,8 @@ class LastGood:
 
     def __init__(self, records: Records) -> None:
         self._records = records
+        #: Names of what could not be written.
+        self.owed: set[str] = set()
         self._digests = {name: _digest(doc["text"].encode()) for name, doc in records.all(KIND).items()}
 
     def names(self) -> set[str]:
@@ -35,21 +37,25 @@ class LastGood:
     def keep(self, name: str, data: bytes) -> None:
         """`data` was parsed, so it is UTF-8."""
         digest = _digest(data)
+        self.owed.discard(name)
         if self._digests.get(name) == digest:
             return
         try:
             self._records.put(KIND, name, {"text": data.decode()})
         except DatabaseError as error:
+            self.owed.add(name)
             log.error("manifest %s: should it be broken when the agent restarts, its pods end: %s", name, error)
         else:
             self._digests[name] = digest
 
     def forget(self, name: str) -> None:
+        self.owed.discard(name)
         if name not in self._digests:
             return
         try:
             self._records.delete(KIND, name)
         except DatabaseError as error:
+            self.owed.add(name)
             log.error("manifest %s: is gone, and still kept: %s", name, error)
         else:
             del self._digests[name]

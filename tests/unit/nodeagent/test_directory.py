@@ -13,7 +13,9 @@ from nodeagent.manifests import directory as module
 from nodeagent.manifests.catalogue import Catalogue, Wanted
 from nodeagent.manifests.directory import ManifestDirectory
 from nodeagent.manifests.lastgood import LastGood
+from nodeagent.manifests.looks import Looks
 from runtime.linux.records import Records
+from tests.support.databases import locked_by_another
 from tests.support.pods import manifest, text
 
 
@@ -50,6 +52,12 @@ class Watched:
 
 def pods(*names: str) -> Callable[[Wanted], bool]:
     return lambda wanted: {key.name for key in wanted.pods} == set(names)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks for what inotify does not tell follow each other at once."""
+    monkeypatch.setattr(module, "LOOK", 0.05)
 
 
 @pytest.fixture
@@ -136,6 +144,63 @@ async def test_what_cannot_be_read_is_reported(watched: Watched) -> None:
     assert "larger than the limit" in reasons["huge.yaml"]
     assert "symbolic links" in reasons["loop.yaml"]
     assert watched.names() == {"a"}
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_link_to_nothing_ends_no_pod_and_what_is_behind_a_link_is_looked_at(
+    watched: Watched, tmp_path: Path
+) -> None:
+    target, link = tmp_path / "elsewhere.yaml", watched.path / "soft.yaml"
+    target.write_bytes(text(manifest("a")))
+    link.symlink_to(target)
+    await watched.until(pods("a"))
+    target.unlink()
+    wanted = await watched.until(lambda wanted: bool(wanted.problems))
+    assert "is a link to nothing; remove the link" in wanted.problems[0].reason
+    assert watched.names() == {"a"}
+    target.write_bytes(text(manifest("b")))
+    await watched.until(pods("b"))
+    link.unlink()
+    await watched.until(pods())
+
+
+def test_what_is_still_being_written_behind_a_link_is_not_read(tmp_path: Path) -> None:
+    looks, target = Looks(tmp_path), tmp_path / "elsewhere"
+    target.write_bytes(b"a")
+    (tmp_path / "soft.yaml").symlink_to(target)
+    looks.reads("soft.yaml")
+    assert [looks.changed(["soft.yaml"]) for _ in range(2)] == [set(), set()]
+    for half in (b"b", b"b and"):
+        target.write_bytes(half)
+        assert looks.changed(["soft.yaml"]) == set()
+    assert looks.changed(["soft.yaml"]) == {"soft.yaml"}
+
+
+async def test_a_link_that_lost_its_file_while_the_agent_was_down_keeps_its_pod(
+    watched: Watched, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere.yaml").write_bytes(text(manifest("a")))
+    (watched.path / "soft.yaml").symlink_to(tmp_path / "elsewhere.yaml")
+    await watched.until(pods("a"))
+    await watched.stop()
+    (tmp_path / "elsewhere.yaml").unlink()
+    again = Watched(watched.path, tmp_path / "records.db")
+    try:
+        wanted = await again.until(pods("a"))
+        assert "link to nothing" in wanted.problems[0].reason
+    finally:
+        await again.stop()
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_good_version_that_could_not_be_kept_is_kept_at_a_later_look(watched: Watched, tmp_path: Path) -> None:
+    with locked_by_another(tmp_path / "records.db"):
+        (watched.path / "a.yaml").write_bytes(text(manifest("a")))
+        await watched.until(pods("a"))
+    said = len(watched.said)
+    await watched.until(lambda _: len(watched.said) > said)
+    await watched.stop()
+    assert LastGood(Records(tmp_path / "records.db")).get("a.yaml") == text(manifest("a"))
 
 
 async def test_a_directory_that_is_gone_stops_no_pod(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
