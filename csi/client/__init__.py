@@ -10,17 +10,14 @@ Callers give and get plain values; messages, channels and status codes of gRPC s
 from csi.client.driver import CsiDriver
 from csi.client.errors import CsiError
 from csi.client.registration import PluginInfo, RegistrationClient
-from csi.client.values import AccessMode, NodeInfo, PluginIdentity, Usage, Volume, VolumeStats
+from csi.client.values import AccessMode, NodeInfo, Volume
 
 __all__ = [
     "AccessMode",
     "CsiDriver",
     "CsiError",
     "NodeInfo",
-    "PluginIdentity",
     "PluginInfo",
     "RegistrationClient",
-    "Usage",
     "Volume",
-    "VolumeStats",
 ]

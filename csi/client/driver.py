@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csi.client.connection import PATIENCE, Connection
-from csi.client.values import NodeInfo, PluginIdentity, Usage, Volume, VolumeStats
+from csi.client.values import NodeInfo, Volume
 from csi.proto import csi_pb2
 from csi.proto.services import Method, methods
 
@@ -50,19 +50,14 @@ class CsiDriver:
         """Calls under way are cancelled."""
         await self._connection.close()
 
-    async def identity(self) -> PluginIdentity:
+    async def identity(self) -> str:
         """The name that the driver gives itself."""
         answer = await self._query("GetPluginInfo", csi_pb2.GetPluginInfoRequest())
-        return PluginIdentity(answer.name, answer.vendor_version)
-
-    async def ready(self) -> bool:
-        """Whether the driver has finished starting up."""
-        answer = await self._query("Probe", csi_pb2.ProbeRequest())
-        return not answer.HasField("ready") or bool(answer.ready.value)
+        return str(answer.name)
 
     async def node_info(self) -> NodeInfo:
         answer = await self._query("NodeGetInfo", csi_pb2.NodeGetInfoRequest())
-        return NodeInfo(answer.node_id, answer.max_volumes_per_node, dict(answer.accessible_topology.segments))
+        return NodeInfo(answer.node_id, dict(answer.accessible_topology.segments))
 
     async def node_capabilities(self) -> frozenset[str]:
         """Names of the driver's optional node features: STAGE_UNSTAGE_VOLUME, GET_VOLUME_STATS, ..."""
@@ -100,17 +95,6 @@ class CsiDriver:
     async def unstage(self, volume_id: str, staging_path: Path) -> None:
         request = csi_pb2.NodeUnstageVolumeRequest(volume_id=volume_id, staging_target_path=str(staging_path))
         await self._work("NodeUnstageVolume", request)
-
-    async def stats(self, volume_id: str, path: Path, *, staging_path: Path | None = None) -> VolumeStats:
-        """Usage of a volume that is published at `path`."""
-        request = csi_pb2.NodeGetVolumeStatsRequest(
-            volume_id=volume_id, volume_path=str(path), staging_target_path=_text(staging_path)
-        )
-        answer = await self._query("NodeGetVolumeStats", request)
-        usage = {u.unit: Usage(u.available, u.total, u.used) for u in answer.usage}
-        condition = answer.volume_condition
-        abnormal = (condition.message or "abnormal") if condition.abnormal else ""
-        return VolumeStats(usage.get(csi_pb2.VolumeUsage.BYTES), usage.get(csi_pb2.VolumeUsage.INODES), abnormal)
 
     async def _query(self, name: str, request: Any) -> Any:
         volume = getattr(request, "volume_id", "")

@@ -42,35 +42,8 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class PluginIdentity:
-    """Who stands behind a socket."""
-
-    name: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """How a driver sees this node; `max_volumes` 0 means that it names no limit."""
+    """How a driver sees this node."""
 
     node_id: str
-    max_volumes: int
     topology: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Of bytes or of inodes; 0 where the driver does not know."""
-
-    available: int
-    total: int
-    used: int
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeStats:
-    """What NodeGetVolumeStats says; `abnormal` holds the driver's words when the volume is not well."""
-
-    bytes: Usage | None
-    inodes: Usage | None
-    abnormal: str = ""

@@ -13,7 +13,7 @@ import asyncio
 import weakref
 from pathlib import Path
 
-from csi.client import CsiError, VolumeStats
+from csi.client import CsiError
 from nodeagent.volumes import csi_request as requests
 from nodeagent.volumes import target_path
 from nodeagent.volumes.deadline import LOCAL, within
@@ -166,15 +166,6 @@ class CsiVolumes:
         async with self._lock(staged.detail["driver"], handle):
             registered = await self._drivers.get(staged.detail["driver"])
             await self._unstage_unused(Path(staged.key), registered, handle)
-
-    async def stats(self, published: Effect) -> VolumeStats | None:
-        """Usage of a published volume, if its driver tells."""
-        registered = await self._drivers.get(published.detail["driver"])
-        if not registered.can("GET_VOLUME_STATS"):
-            return None
-        staging = published.detail["staging"]
-        staging_path = Path(staging) if staging else None
-        return await registered.driver.stats(published.detail["handle"], Path(published.key), staging_path=staging_path)
 
 
 def _shows(target: Path) -> bool:

@@ -80,9 +80,9 @@ class Drivers:
         self.on_registered(plugin.name)
 
     async def _introduced(self, driver: CsiDriver, name: str, socket: Path) -> Registered:
-        identity = await driver.identity()
-        if identity.name != name:
-            raise PluginRefused(f"the driver at {driver.socket} calls itself {identity.name!r}, not {name!r}")
+        called = await driver.identity()
+        if called != name:
+            raise PluginRefused(f"the driver at {driver.socket} calls itself {called!r}, not {name!r}")
         return Registered(socket, driver, await driver.node_info(), await driver.node_capabilities())
 
     async def deregister(self, plugin: PluginInfo, socket: Path) -> None:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from csi.client import VolumeStats
 from csi.client.driver import WORK_TIMEOUT
 from nodeagent.volumes import empty_dir, host_path
 from nodeagent.volumes.claims import ClaimIndex
@@ -136,17 +135,6 @@ class VolumeManager:
         known = set(known_pod_uids)
         ours = {entry.holder for entry in self._ledger.entries("dir") if entry.holder and self._entries(entry.holder)}
         return await self._leftovers.reconcile(ours - known, ours | known)
-
-    async def stats(self, pod_uid: str) -> dict[str, VolumeStats]:
-        """Usage of a pod's CSI volumes by name, of those drivers that tell. Raises VolumesError."""
-        published = [entry for entry in self._entries(pod_uid) if entry.detail.get("published")]
-        names = [entry.detail["volume"] for entry in published]
-        found = await asyncio.gather(
-            *(_named(name, self._csi.stats(entry)) for name, entry in zip(names, published, strict=True)),
-            return_exceptions=True,
-        )
-        usages = zip(names, _all_or_raise(found), strict=True)
-        return {name: usage for name, usage in usages if usage is not None}
 
 
 async def _named(name: str, work: Awaitable[T]) -> T:

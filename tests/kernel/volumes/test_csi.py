@@ -92,14 +92,6 @@ async def test_the_group_is_the_drivers_affair(driven: VolumeManager) -> None:
     assert status.st_mode & stat.S_ISGID
 
 
-async def test_usage(driven: VolumeManager) -> None:
-    await driven.mount(pod(inline(NAME), {"name": "plain", "emptyDir": {}}), NONE)
-    stats = await driven.stats("uid-1")
-    assert list(stats) == ["scratch"]
-    assert stats["scratch"].bytes is not None
-    assert stats["scratch"].bytes.total > 0
-
-
 async def test_a_volume_for_one_pod_at_a_time(driven: VolumeManager) -> None:
     modes = ["ReadWriteOncePod"]
     index = ClaimIndex([volume(driver=NAME, accessModes=modes), claim(accessModes=modes)])

@@ -175,18 +175,6 @@ async def test_unknown_capabilities_of_a_newer_driver_are_ignored(driver: CsiDri
         assert await driver.node_capabilities() == {"STAGE_UNSTAGE_VOLUME"}
 
 
-async def test_an_abnormal_volume(driver: CsiDriver) -> None:
-    def answer(request: Any, context: grpc.ServicerContext) -> Any:
-        usage = csi_pb2.VolumeUsage(unit=csi_pb2.VolumeUsage.BYTES, total=10, used=4, available=6)
-        condition = csi_pb2.VolumeCondition(abnormal=True, message="disk on fire")
-        return csi_pb2.NodeGetVolumeStatsResponse(usage=[usage], volume_condition=condition)
-
-    with fake(driver.socket, NodeGetVolumeStats=answer):
-        stats = await driver.stats("vol-1", Path("/pod/mount"))
-    assert stats.bytes is not None
-    assert (stats.bytes.total, stats.bytes.used, stats.inodes, stats.abnormal) == (10, 4, None, "disk on fire")
-
-
 @pytest.mark.parametrize("path", ["relative.sock", "/" + "x" * 107, "/a\0b"])
 def test_paths_that_no_socket_can_have(path: str) -> None:
     with pytest.raises(CsiError, match="bad socket path"):
