@@ -20,6 +20,8 @@ from nodeagent.translate import marks
 
 SECOND = 1_000_000_000
 DEFAULT_GRACE = 30
+#: Seconds for the list of all sandboxes; a runtime that does not give it hangs.
+LIST_TIMEOUT = 30.0
 
 
 class State(Enum):
@@ -170,7 +172,8 @@ def sandbox_of(item: api_pb2.PodSandbox | api_pb2.PodSandboxStatus) -> Sandbox:
 
 async def observe_all(cri: CriClient, node: Node) -> list[Sandbox]:
     """Every sandbox that this node's agent has made. Raises CriError."""
-    answer = await cri.ListPodSandbox(filter=api_pb2.PodSandboxFilter(label_selector={marks.NODE: node.name}))
+    ours = api_pb2.PodSandboxFilter(label_selector={marks.NODE: node.name})
+    answer = await cri.ListPodSandbox(filter=ours, timeout=LIST_TIMEOUT)
     return [sandbox_of(item) for item in answer.items]
 
 

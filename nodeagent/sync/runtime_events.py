@@ -50,15 +50,23 @@ class RuntimeEvents:
             try:
                 await self._list_all()
                 self._connected()
-                await self._follow()
-                if time.monotonic() - opened < SETTLE:
-                    await self._poll("it ends its event stream at once")
+                await self._watch()
             except CriError as error:
-                if error.code == "UNIMPLEMENTED":
-                    await self._poll("it has no event stream")
                 self._lost(error)
             failures = 0 if time.monotonic() - opened > PAUSES[-1] else failures + 1
             await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+
+    async def _watch(self) -> None:
+        """By events, or by lists where there are none. Raises CriError when the runtime goes away."""
+        opened = time.monotonic()
+        try:
+            await self._follow()
+        except CriError as error:
+            if error.code != "UNIMPLEMENTED":
+                raise
+            await self._poll("it has no event stream")
+        if time.monotonic() - opened < SETTLE:
+            await self._poll("it ends its event stream at once")
 
     async def _follow(self) -> None:
         """Until the stream ends. Raises CriError."""
@@ -80,12 +88,15 @@ class RuntimeEvents:
         pause = SETTLE
         while True:
             await asyncio.sleep(pause)
-            pause = RELIST
             try:
                 await self._list_all()
             except CriError as error:
-                # The stream will say so too; here it is only a list that was missed.
-                log.warning("runtime: %s", error)
+                # A runtime that hangs keeps its stream open and says nothing in it.
+                self._lost(error)
+                pause = PAUSES[-1]
+            else:
+                self._connected()
+                pause = RELIST
 
     async def _poll(self, why: str) -> None:
         """For ever, or until the runtime goes away. Raises CriError."""

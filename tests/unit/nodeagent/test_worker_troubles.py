@@ -171,6 +171,33 @@ async def test_a_runtime_without_events_is_listed_instead(bench: Bench, monkeypa
     await bench.until(lambda: bench.status()["containerStatuses"][0]["restartCount"] == 1)
 
 
+async def test_a_runtime_without_events_that_goes_away_ends_no_agent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_events, "POLL", 0.05)
+    bench.cri.fail["GetContainerEvents"] = [("UNIMPLEMENTED", "unknown method")] * 100
+    bench.put(manifest())
+    await bench.until(bench.running)
+    bench.cri.fail["ListPodSandbox"] = [("UNAVAILABLE", "connection refused")] * 3
+    await bench.until(lambda: not bench.agent.health()["healthy"])
+    await bench.until(lambda: bench.agent.health()["healthy"])
+
+
+async def test_a_runtime_that_hangs_with_its_stream_open_is_not_healthy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_events, "RELIST", 0.05)
+    monkeypatch.setattr(runtime_events, "PAUSES", (0.1,))
+    bench.put(manifest())
+    await bench.until(bench.running)
+    bench.cri.fail["ListPodSandbox"] = [("DEADLINE_EXCEEDED", "no answer")] * 1000
+    await bench.until(lambda: not bench.agent.health()["healthy"])
+    assert "no answer" in bench.agent.health()["runtime"]["problem"]
+    bench.cri.fail["ListPodSandbox"].clear()
+    await bench.until(lambda: bench.agent.health()["healthy"])
+    assert len(bench.cri.called("GetContainerEvents")) == 1, "it is the same stream"
+
+
 async def test_a_lost_sandbox_is_followed_by_another(bench: Bench) -> None:
     bench.put(manifest())
     await bench.until(bench.running)
