@@ -21,6 +21,7 @@ from cri.client import CriClient, CriError
 from cri.proto import api_pb2
 from nodeagent.logs.opening import open_log
 from nodeagent.translate import marks
+from runtime.linux.files import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -122,10 +123,15 @@ def _compress(path: Path) -> None:
     with open_log(path) as source:
         mode = os.fstat(source.fileno()).st_mode & 0o777
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        with os.fdopen(fd, "wb") as file, gzip.open(file, "wb", compresslevel=6) as target:
+        with os.fdopen(fd, "wb") as file:
             os.fchmod(fd, mode)
-            shutil.copyfileobj(source, target, 1 << 20)
+            with gzip.open(file, "wb", compresslevel=6) as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            file.flush()
+            os.fsync(fd)
     temporary.rename(whole)
+    # Only now would the lines survive a power cut without the file that they came from.
+    sync_directory(path.parent)
     path.unlink()
 
 

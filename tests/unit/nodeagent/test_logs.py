@@ -108,6 +108,31 @@ def test_what_a_crash_left_of_a_compression_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["0.log.1.gz"]
 
 
+def test_a_log_goes_once_its_compressed_form_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "0.log"
+    (tmp_path / "0.log.1").write_text("lines")
+    done: list[tuple[str, str, list[str]]] = []
+    sync, unlink = os.fsync, Path.unlink
+
+    def synced(fd: int) -> None:
+        sync(fd)
+        done.append(("sync", os.path.basename(os.readlink(f"/proc/self/fd/{fd}")), sorted(os.listdir(tmp_path))))
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        done.append(("unlink", path.name, sorted(os.listdir(tmp_path))))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    tidy(log, 1)
+    assert done == [
+        ("sync", "0.log.1.tmp", ["0.log.1", "0.log.1.tmp"]),
+        ("sync", tmp_path.name, ["0.log.1", "0.log.1.gz"]),
+        ("unlink", "0.log.1", ["0.log.1", "0.log.1.gz"]),
+    ]
+    assert gzip.decompress((tmp_path / "0.log.1.gz").read_bytes()) == b"lines"
+
+
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
     """The log of a pod that has the node's directory of logs as a volume, beside a file of the host's."""
