@@ -65,6 +65,8 @@ def rehearse() -> None:
     """Play a pod's life, from the builder's answer to a running container, often enough; leaves no fd open."""
     first = os.dup(0)
     failpoints.arm("")  # they are for the performance
+    gc.collect()
+    gc.freeze()  # the collections to come look only at what is made from here on
     with _stage():
         used = _used_by(_play)
     named = _named_in(used)
