@@ -70,10 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(given: argparse.Namespace) -> Config:
     """Raises ValueError for settings that contradict each other."""
-    cri = given.cri.removeprefix("unix://") or str(given.state.absolute() / "cri.sock")
+    # Without links: what is mounted below is looked for in the kernel's tables, which have none. Manifests keep the
+    # name that they were given, of which their pods' identity is made.
+    root, state, kubelet_root = (Path(os.path.realpath(each)) for each in (given.root, given.state, given.kubelet_root))
+    cri = given.cri.removeprefix("unix://") or str(state / "cri.sock")
     if not re.fullmatch(r"(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+|/", given.cgroup_root):
         raise ValueError(f"--cgroup-root: {given.cgroup_root!r} is no path such as /nodeagent")
-    if len(os.fsencode(given.state.absolute() / "agent.sock")) > SOCKET_PATH_LIMIT:
+    if len(os.fsencode(state / "agent.sock")) > SOCKET_PATH_LIMIT:
         raise ValueError(f"--state: {given.state}: too long; the path of a socket in it has {SOCKET_PATH_LIMIT} bytes")
     if given.manifests.exists() and not given.manifests.is_dir():
         raise ValueError(f"--manifests: {given.manifests} is no directory")
@@ -82,11 +85,11 @@ def from_arguments(given: argparse.Namespace) -> Config:
     if given.log_size < 1 << 10 or given.log_files < 2:
         raise ValueError("--log-size must be at least 1024 and --log-files at least 2")
     return Config(
-        root=given.root.absolute(),
-        state=given.state.absolute(),
+        root=root,
+        state=state,
         manifests=given.manifests.absolute(),
         cri=cri,
-        kubelet_root=given.kubelet_root.absolute(),
+        kubelet_root=kubelet_root,
         log_root=given.log_root.absolute(),
         node_name=given.node_name,
         cgroup_root=given.cgroup_root,

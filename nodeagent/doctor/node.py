@@ -82,7 +82,7 @@ def _neighbours(places: Places) -> Finding:
     """A kubelet has the same directories, and takes our pods for leftovers of its own."""
     names = {process.info["name"] for process in psutil.process_iter(["name"])}
     runtimes = sorted(names & {"containerd", "crio", "dockerd"})
-    kubelet = "kubelet" in names and places.kubelet_root == KUBELET_ROOT
+    kubelet = "kubelet" in names and places.kubelet_root.resolve() == KUBELET_ROOT.resolve()
     found = f"beside this node: {', '.join(runtimes)}" if runtimes else "no other node software"
     return judge(
         "node", "neighbours", not kubelet, "a kubelet runs here" if kubelet else found,

@@ -35,6 +35,18 @@ def test_paths_are_absolute_and_sockets_fit() -> None:
     assert len(config.cri) == 105
 
 
+def test_directories_with_mounts_are_named_as_the_kernel_names_them(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    flags = [f"--{name}={tmp_path}/link/{name}" for name in ("root", "state", "kubelet-root", "manifests")]
+    config = parse_arguments(flags)
+    assert config.root == tmp_path / "disk/root"
+    assert config.state == tmp_path / "disk/state"
+    assert config.cri == f"{tmp_path}/disk/state/cri.sock"
+    assert config.kubelet_root == tmp_path / "disk/kubelet-root"
+    assert config.manifests == tmp_path / "link/manifests"
+
+
 def test_an_unknown_verb_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dwon"]) == 2
     assert capsys.readouterr().err.endswith("nodeagent: no verb 'dwon'\n")
