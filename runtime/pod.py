@@ -261,8 +261,8 @@ class Pod:
             await asyncio.wait(self._preparations, timeout=CALL_SECONDS)
         try:
             # "stop" is answered when all have died, which may take its time: that alone does not tell who hangs.
-            await self._calls.call("hello", SILENT_SECONDS)
-            await self._calls.call("stop", STOP_SECONDS)
+            heard = self._calls.call("hello", SILENT_SECONDS)
+            await asyncio.gather(heard, self._calls.call("stop", STOP_SECONDS))
             clean = not starts
         except ShimLost:
             clean = False

@@ -124,8 +124,8 @@ class Operations:
             return
         try:
             self._shim.end()
-        except OSError as error:
-            request.fail(error)  # crid tries again; what is left is on disk
+        except Exception as error:  # noqa: BLE001 - whatever it is, crid tries again; what is left is on disk
+            request.fail(error)
             return
         request.answer()
         self._shim.loop.stop()
