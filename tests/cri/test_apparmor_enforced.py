@@ -15,7 +15,7 @@ import pytest_asyncio
 from cri.proto import api_pb2 as api
 from cri.server.security.apparmor import DEFAULT, PARSER
 from runtime.linux.lsm import apparmor_enabled
-from tests.support.asking import FOREVER, container_of, needs_user_namespaces, output, refused, security
+from tests.support.asking import FOREVER, container_of, needs_user_namespaces, output, refused, security, streamed
 from tests.support.crid import Crid, running_crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
@@ -81,6 +81,8 @@ async def test_the_default_profile_is_around_the_first_process_and_execs(
     id = await container_of(crid, busybox, linux=security(no_new_privs=True, **fields))
     assert seen_from_the_node(await crid.pid_of(id)) == enforced(DEFAULT)
     assert await crid.exec(id, "cat", CURRENT) == (0, f"{enforced(DEFAULT)}\n", "")
+    for tty in (False, True):
+        assert (await streamed(crid, id, "cat", CURRENT, tty=tty)).split() == enforced(DEFAULT).encode().split()
 
 
 @pytest.mark.parametrize(

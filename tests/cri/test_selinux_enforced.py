@@ -18,7 +18,7 @@ import pytest_asyncio
 from cri.proto import api_pb2 as api
 from images.build import regular
 from runtime.linux.lsm import SELINUX, selinux_enabled
-from tests.support.asking import FOREVER, container_of, needs_user_namespaces, output, refused, security
+from tests.support.asking import FOREVER, container_of, needs_user_namespaces, output, refused, security, streamed
 from tests.support.crid import Crid, Sandbox, running_crid
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
@@ -88,6 +88,8 @@ async def test_containers_of_a_pod_share_a_label_that_no_other_pod_has(crid: Cri
     for id, label in zip((*ids, other), labels, strict=True):
         status, said, _ = await crid.exec(id, "cat", CURRENT)
         assert (status, said.rstrip("\0")) == (0, label)
+        for tty in (False, True):
+            assert (await streamed(crid, id, "cat", CURRENT, tty=tty)).rstrip(b"\0") == label.encode()
 
 
 @pytest.mark.parametrize("of", ["pod", "container"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from typing import Any
 
 import pytest
 
 from cri.client import CriError
+from cri.proto import api_pb2 as api
+from cri.streaming_client import exec_session
 from tests.support.crid import Crid, Sandbox
 
 FOREVER = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
@@ -22,6 +25,16 @@ async def output(crid: Crid, image: str, script: str, /, pod: Sandbox | None = N
     pod = pod or await crid.run_pod()
     await crid.ended(await crid.run(pod, image, ["sh", "-c", script], **fields))
     return crid.log_of(pod[1]).splitlines()
+
+
+async def streamed(crid: Crid, container_id: str, *command: str, tty: bool) -> bytes:
+    """What a command of Exec, the call with streams, writes."""
+    asked = api.ExecRequest(container_id=container_id, cmd=command, stdout=True, stderr=not tty, tty=tty)
+    with tempfile.TemporaryFile() as out:
+        url = (await crid.cri.Exec(asked)).url
+        assert await exec_session(url, stdin=None, stdout=out.fileno(), stderr=out.fileno()) == 0
+        out.seek(0)
+        return out.read()
 
 
 async def needs_user_namespaces(crid: Crid) -> None:
