@@ -2,7 +2,7 @@
 
 In reading order:
 
-    directory.py   the directory, watched
+    directory.py   the directory, watched; looks.py what no watch tells of
     documents.py   a file to documents; text.py YAML as Kubernetes reads it
     catalogue.py   what is wanted; lastgood.py the last good version of each file
 """
