@@ -6,7 +6,6 @@ asks what has happened, because everything that must not be lost is on disk befo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -56,7 +55,7 @@ class Connection:
     def __init__(self, service: Service, channel: Channel) -> None:
         self._service = service
         self._channel = channel
-        self._queue: deque[tuple[bytes, tuple[Fd, ...]]] = deque()
+        self._queue: list[tuple[bytes, tuple[Fd, ...]]] = []  # seldom more than one; a deque is four more pages
         channel.setblocking(False)
         service.loop.watch(channel.fileno(), self._readable)
 
@@ -86,7 +85,7 @@ class Connection:
                 return self._watch_for_room()
             except OSError:
                 return self.close()
-            self._queue.popleft()
+            self._queue.pop(0)
             _close(fds)
         if not self.open:
             self._drop_queue()
@@ -126,7 +125,7 @@ class Connection:
 
     def _drop_queue(self) -> None:
         while self._queue:
-            _close(self._queue.popleft()[1])
+            _close(self._queue.pop(0)[1])
 
 
 class Service:
