@@ -176,6 +176,8 @@ VOLUME: dict[str, Any] = {
     **dict.fromkeys(IN_TREE, _ELSEWHERE),
 }
 VOLUME_SOURCES = tuple(name for name in VOLUME if name != "name")
+#: Of spec.volumes[].hostPath.type.
+HOST_PATH_TYPES = ("", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice")
 
 _SCHEDULING = ("affinity", "nodeSelector", "tolerations", "topologySpreadConstraints", "schedulerName", "nodeName")
 _PRIORITY = ("priority", "priorityClassName", "preemptionPolicy", "readinessGates", "schedulingGates", "os")

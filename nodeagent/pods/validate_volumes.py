@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nodeagent.pods import names, quantity
-from nodeagent.pods.fields import VOLUME_SOURCES
+from nodeagent.pods.fields import HOST_PATH_TYPES, VOLUME_SOURCES
 from nodeagent.pods.problems import Findings, Path
-
-HOST_PATH_TYPES = ("", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice")
 
 
 def check_volumes(spec: dict[str, Any], findings: Findings) -> set[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nodeagent.pods.fields import HOST_PATH_TYPES
 from nodeagent.volumes.claims import ClaimIndex
 from nodeagent.volumes.document import FieldError, Fields
 from nodeagent.volumes.errors import ClaimError, VolumeError, VolumesError
@@ -17,7 +18,6 @@ from nodeagent.volumes.layout import component
 from nodeagent.volumes.storage import PersistentVolume
 
 SUPPORTED = ("emptyDir", "hostPath", "csi", "persistentVolumeClaim")
-HOST_PATH_TYPES = ("", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice")
 #: Keys that tell a driver whose volume it is; nobody but the agent sets them.
 POD_INFO = "csi.storage.k8s.io/"
 EPHEMERAL = POD_INFO + "ephemeral"
