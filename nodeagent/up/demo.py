@@ -142,7 +142,11 @@ def _fetch(url: str) -> str:
 
 
 async def take_away(base: Path, places: Places, node: RunningNode, show: Show) -> None:
-    """The pod, the daemons, and everything that the demo has made. Raises Trouble with what is left."""
+    """The pod, the daemons, and everything that the demo has made.
+
+    Raises OSError for what cannot be removed, Trouble for what was not undone as a node undoes it but by force.
+    """
+    left: list[str] = []
     (places.manifests / "demo.yaml").unlink(missing_ok=True)
     if any(service.name == "nodeagent" for service in node.supervisor.services):
         with show.step("pod ended") as said:
@@ -153,3 +157,5 @@ async def take_away(base: Path, places: Places, node: RunningNode, show: Show) -
         await node.crid_verb("reset", "--purge")
         await asyncio.to_thread(remove_tree, base)
         await asyncio.to_thread(remove_tree, places.state)
+    if left:
+        raise Trouble(f"taken away by force, as it had not gone after {END_PATIENCE:.0f} s: {'; '.join(left)}")

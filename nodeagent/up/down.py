@@ -47,17 +47,21 @@ async def _down(places: Places, given: argparse.Namespace, show: Show) -> int:
         node = RunningNode(places, supervisor, show)
         try:
             with tempfile.TemporaryDirectory(prefix="nodeagent-down-") as empty:
-                await _end_pods(node, given, Path(empty), show)
+                left = await _end_pods(node, given, Path(empty), show)
         except Interrupted:
             raise Trouble("interrupted; some pods may be left: `nodeagent down` again ends them") from None
         await node.stop_daemons()
         if not places.cri:
             with show.step("network removed"):
                 await node.crid_verb("reset", *(("--purge",) if given.purge else ()))
+    if left:
+        what_now = "`nodeagent down` again goes on with it" if places.cri else "it was ended by force"
+        raise Trouble(f"not undone after {given.patience:g} s: {'; '.join(left)}; {what_now}")
     return 0
 
 
-async def _end_pods(node: RunningNode, given: argparse.Namespace, empty: Path, show: Show) -> None:
+async def _end_pods(node: RunningNode, given: argparse.Namespace, empty: Path, show: Show) -> list[str]:
+    """What is left of them. Raises Trouble, StartFailed, Interrupted."""
     if not node.places.cri:
         await node.start_runtime()
     if given.csi_hostpath:
@@ -65,4 +69,6 @@ async def _end_pods(node: RunningNode, given: argparse.Namespace, empty: Path, s
     await node.start_agent(manifests=empty)
     async with node.supervisor.interruptible():
         with show.step("pods ended") as said:
-            said.extend(await node.all_gone(given.patience))
+            left = await node.all_gone(given.patience)
+            said.extend(["not all of them"] if left else [])
+    return left
