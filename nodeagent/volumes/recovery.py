@@ -106,19 +106,21 @@ class Leftovers:
             log.warning("volumes: %s is still to be undone, which is tried again: %s", label, error)
         self._said[label] = str(error)
         if self._retrying is None or self._retrying.done():
+            self._wake.clear()
             self._retrying = asyncio.create_task(self._retry(), name="volumes left over")
 
     async def _retry(self) -> None:
         pause = FIRST_PAUSE
         result = Reconciled(left={"": ""})
         while result.left or self.pods:
-            self._wake.clear()
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
                 pause = FIRST_PAUSE
             except TimeoutError:
                 pause = min(pause * 2, LAST_PAUSE)
+            # Before the work and not after it: a driver may register while another one keeps that waiting.
+            self._wake.clear()
             result = Reconciled()
             await self._undo_all(result)
             for label in result.undone:
