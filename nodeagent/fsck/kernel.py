@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nodeagent.volumes.layout import aside
 from runtime.linux.commands import run_command
 from runtime.linux.ledger import Effect
 from runtime.linux.mounttable import mounts
@@ -205,8 +206,12 @@ def _paths(places: Places, entries: Iterable[Effect]) -> Iterator[str]:
     for parent in (places.sandboxes, places.pods):
         if parent:
             yield from (f"{parent}/{name}" for name in _names(parent))
-    # lexists() asks for the name only: what a volume shows may hang.
-    yield from (entry.key for entry in entries if entry.kind in ("dir", "volume") and os.path.lexists(entry.key))
+    yield from (entry.key for entry in entries if entry.kind in ("dir", "volume") and _is_there(Path(entry.key)))
+
+
+def _is_there(path: Path) -> bool:
+    """Or is being removed. lexists() asks for the name only: what a volume shows may hang."""
+    return os.path.lexists(path) or os.path.lexists(aside(path))
 
 
 def _snapshots(places: Places) -> Iterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from nodeagent.pods.pod import Key
@@ -84,7 +84,7 @@ class Teardown:
                 await self._volumes.unmount(uid)
                 failpoint("agent.teardown.after_volumes")
                 if with_files:
-                    await asyncio.to_thread(self._files.remove, uid)
+                    await _to_its_end(self._files.remove, uid)
                 return
             except (VolumesError, OSError) as error:
                 self._journal.warn(key, "FailedUnmount", f"of the pod that was {uid}: {error}")
@@ -94,6 +94,16 @@ class Teardown:
     def _forget(self, uid: str, done: asyncio.Task[None]) -> None:
         if self._tasks.get(uid) is done:
             del self._tasks[uid]
+
+
+async def _to_its_end(work: Callable[[str], None], uid: str) -> None:
+    """In a thread. Whoever is cancelled meanwhile ends after it, so that it does not undo what comes next."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, uid))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from nodeagent.pods import quantity
 from nodeagent.volumes.deadline import LOCAL, within
-from nodeagent.volumes.layout import EMPTY_DIR, Layout, make_private
+from nodeagent.volumes.layout import EMPTY_DIR, Layout, aside, make_private
 from nodeagent.volumes.plan import EmptyDir, Group
 from runtime.linux import mountapi, mounts
 from runtime.linux.failpoints import failpoint
@@ -30,6 +31,7 @@ FAILPOINTS = (
     "agent.empty_dir.made",
     "agent.empty_dir.mounted",
     "agent.empty_dir.unmounted",
+    "agent.empty_dir.set_aside",
     "agent.empty_dir.removed",
 )
 
@@ -93,11 +95,24 @@ async def unmount(path: Path, ledger: Ledger) -> None:
     """Remove the directory with its content; one that is gone is no error. Raises OSError, TimeoutError.
 
     What is mounted in it is unmounted first (a container may have mounted something there that propagated to the
-    node); if that fails, nothing is removed.
+    node); if that fails, nothing is removed. The rest goes under another name: the pod may come back, and nobody can
+    end a thread that still removes millions of files of its former life.
     """
+    doomed = aside(path)
     await within(LOCAL, unmount_beneath, path)
     failpoint("agent.empty_dir.unmounted")
     ledger.strike(("mount", str(path)))
-    await within(REMOVAL, remove_tree, path)
+    # Of an attempt that was cut off.
+    await within(REMOVAL, remove_tree, doomed)
+    await within(LOCAL, _set_aside, path, doomed)
+    failpoint("agent.empty_dir.set_aside")
+    await within(REMOVAL, remove_tree, doomed)
     failpoint("agent.empty_dir.removed")
     ledger.strike(("dir", str(path)))
+
+
+def _set_aside(path: Path, doomed: Path) -> None:
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link, which nobody here has made", str(path))
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(doomed)

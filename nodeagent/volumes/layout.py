@@ -3,6 +3,7 @@
 <kubelet root>/
     pods/<pod uid>/volumes/
         kubernetes.io~empty-dir/<volume>/           the volume
+        kubernetes.io~empty-dir/.<volume>/          one that is being removed
         kubernetes.io~csi/<volume>/vol_data.json    whose it is
         kubernetes.io~csi/<volume>/mount/           the volume, made and removed by the driver
     plugins/kubernetes.io/csi/<driver>/<sha256 of the volume's id>/
@@ -58,6 +59,11 @@ def component(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot be the name of a directory")
     return name
+
+
+def aside(volume: Path) -> Path:
+    """The name of an emptyDir that is being removed; no volume can have it."""
+    return volume.with_name(f".{volume.name}")
 
 
 def make_private(path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from cri.proto import api_pb2
-from nodeagent.sync import disk_usage, eviction
+from nodeagent.sync import disk_usage, eviction, teardown
+from nodeagent.volumes import empty_dir
+from runtime.linux import trees
 from runtime.linux.ledger import read_ledger
 from tests.support.agent_bench import Bench
 from tests.support.pods import container, manifest
@@ -86,6 +88,44 @@ async def test_a_pod_that_still_starts_keeps_its_uid_from_the_one_it_is_renamed_
     assert [status.metadata.name for status in bench.cri.sandboxes.values()] == ["new"]
     await bench.until(lambda: not bench.agent.health()["pendingTeardowns"])
     assert (bench.config.kubelet_root / "pods" / "fixed" / "etc-hosts").exists()
+
+
+async def test_a_pod_that_comes_back_loses_nothing_to_the_removal_of_its_former_life(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teardown, "PATIENCE", 0.1)
+    began, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def remove(path: Path) -> None:
+        if path.exists() and not began.is_set():
+            began.set()
+            go_on.wait(20)
+            trees.remove_tree(path)
+            ended.set()
+
+    monkeypatch.setattr(empty_dir, "remove_tree", remove)
+    document = manifest("web", volumes=[{"name": "data", "emptyDir": {}}])
+    bench.put(document)
+    await bench.until(bench.running)
+    uid = bench.pod()["metadata"]["uid"]
+    data = bench.config.kubelet_root / "pods" / uid / "volumes/kubernetes.io~empty-dir/data"
+    (data / "old").touch()
+    try:
+        bench.remove()
+        await bench.until(began.is_set)
+        bench.put(document)
+        await bench.until(bench.running)
+        assert bench.pod()["metadata"]["uid"] == uid
+        assert not (data / "old").exists()
+        (data / "new").touch()
+    finally:
+        go_on.set()
+    await bench.until(ended.is_set)
+    assert (data / "new").exists()
+    monkeypatch.setattr(empty_dir, "remove_tree", trees.remove_tree)
+    bench.remove()
+    await bench.until(lambda: read_ledger(bench.config.database) == [])
+    assert not list((bench.config.kubelet_root / "pods").iterdir())
 
 
 async def test_an_agent_that_comes_back_touches_nothing_that_runs(bench: Bench) -> None:
