@@ -84,18 +84,19 @@ class Service:
         return "\n".join(text.splitlines()[-12:]) or "(nothing)"
 
     async def _keep(self) -> None:
-        tries = 0
+        tries, why = 0, ""
         while True:
             began = time.monotonic()
             await self._ended.wait()
             assert self._process is not None
             tries = 0 if time.monotonic() - began > STEADY else tries
             pause = PAUSES[min(tries, len(PAUSES) - 1)]
-            self._told(f"{self.name} ended with {_outcome(self._process.returncode)}; pods go on; again in {pause:g} s")
+            why = why or f"ended with {_outcome(self._process.returncode)}"
+            self._told(f"{self.name} {why}; pods go on; again in {pause:g} s")
             await asyncio.sleep(pause)
             tries += 1
             self.restarts += 1
-            self._spawn()
+            why = self._try_spawn()
             if await self._is_ready():
                 self._told(f"{self.name} is back")
 
@@ -108,6 +109,15 @@ class Service:
             for task in (ready, ended):
                 task.cancel()
         return self._ready.is_set()
+
+    def _try_spawn(self) -> str:
+        """Why that does not work, such as for want of memory; counts as a start that ended at once then."""
+        try:
+            self._spawn()
+        except OSError as error:
+            self._ended.set()
+            return f"cannot be started ({error})"
+        return ""
 
     def _spawn(self) -> None:
         self._ready.clear()

@@ -54,6 +54,34 @@ async def test_a_daemon_speaks_for_itself(tmp_path: Path, monkeypatch: pytest.Mo
     await speaking.stop()
 
 
+async def test_a_daemon_whose_program_is_away_for_a_moment_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(service, "PAUSES", (0.01,))
+    program = tmp_path / "program"
+    program.write_text(f"#!{sys.executable}\n{SPEAKS}\n")
+    program.chmod(0o755)
+    missing, back = asyncio.Event(), asyncio.Event()
+
+    def told(words: str) -> None:
+        if "cannot be started ([Errno 2]" in words:
+            missing.set()
+        if words == "away is back":
+            back.set()
+
+    away = Service("away", [str(program)], tmp_path / "away.log", told)
+    await away.start()
+    assert away.child is not None
+    program.rename(tmp_path / "updated")
+    away.child.kill()
+    async with asyncio.timeout(10):
+        await missing.wait()
+        (tmp_path / "updated").rename(program)
+        await back.wait()
+    await away.stop()
+
+
 async def test_a_daemon_that_dies_before_it_is_back_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
