@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,3 +172,13 @@ def test_usage_errors_are_status_2(capsys: pytest.CaptureFixture[str], monkeypat
     monkeypatch.setattr(sys, "argv", ["nodectl", "logs", "web", "--since", "soon"])
     assert main() == 2
     assert "neither a duration" in capsys.readouterr().err
+
+
+def test_a_ledger_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"not a database" * 100)
+    places = [f"--{name}={tmp_path}" for name in ("root", "state", "kubelet-root")]
+    assert main(["fsck", "--cri", str(tmp_path / "none.sock"), *places]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"nodectl: {tmp_path}/ledger.db: SELECT owner, kind, key, holder, detail, boot_id, created FROM ledger "
+        "ORDER BY created, kind, key: file is not a database"
+    ]
