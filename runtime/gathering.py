@@ -29,6 +29,7 @@ _CLASS: Final = 900  # the same of classes
 _CACHED: Final = 1040  # up to here malloc keeps what is freed for the next who asks, wherever it lies
 _LARGE: Final = 16 * 1024
 _END: Final = 100 * 1024  # less than malloc(3) would map
+_MOST: Final = 64 * 1024 * 1024  # no gaps of one size are that much; a heap that does not grow upwards is
 _NEAR: Final = 3 * _END  # between what was the end of the heap just now and its end
 
 
@@ -140,11 +141,15 @@ def fill_gaps(smallest: int = 2 * _STEP) -> None:
     malloc.argtypes, malloc.restype, free.argtypes = [ctypes.c_size_t], ctypes.c_void_p, [ctypes.c_void_p]
     sbrk = ctypes.pythonapi.sbrk
     sbrk.restype = ctypes.c_void_p
-    while (end := malloc(_END)) + _NEAR < sbrk(0):  # a gap that large: importing what has no .pyc leaves some
-        pass
+    for _ in range(_MOST // _END):
+        end = malloc(_END)
+        if end + _NEAR >= sbrk(0):  # else it is a gap that large: importing what has no .pyc leaves some
+            break
     for size in range(_LARGE, smallest - 1, -_STEP):
-        while (block := malloc(size - _OWN)) < end:
-            pass
+        for _ in range(_MOST // size):
+            block = malloc(size - _OWN)
+            if block >= end:
+                break
         if size > _CACHED:
             free(block)
     free(end)
