@@ -72,11 +72,13 @@ class RunningNode:
         deadline = time.monotonic() + patience
         left = ["the agent does not answer"]
         while time.monotonic() < deadline:
-            health = await self.health()
-            if health["healthy"]:
-                left = [f"pod {key}" for key in await self._keys()]
-                left += [f"volumes or files of pod {uid}" for uid in health["pendingTeardowns"]]
-                if not left:
+            if (await self.health())["healthy"]:
+                pods = await self._keys()
+                # Asked after the pods: what a pod had begins to be undone just before it leaves their list.
+                health = await self.health()
+                left = [f"pod {key}" for key in pods]
+                left += [f"volumes or files of pod {uid}" for uid in health.get("pendingTeardowns", [])]
+                if not left and health["healthy"]:
                     return []
             await asyncio.sleep(LOOK)
         return left

@@ -8,9 +8,11 @@ from typing import Any, cast
 
 import pytest
 
+from nodeagent.up import node as module
 from nodeagent.up.demo import demo_places, take_away
 from nodeagent.up.node import RunningNode, Trouble
 from nodeagent.up.show import Show
+from nodeagent.up.supervisor import Supervisor
 
 
 class Node:
@@ -30,6 +32,23 @@ class Node:
     async def crid_verb(self, *verb: str) -> str:
         self.done.append(verb)
         return ""
+
+
+async def test_a_pod_that_goes_between_two_questions_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.01)
+    pending = iter([[], ["u1"], ["u1"], ["u1"], ["u1"], [], []])
+    asked: list[str] = []
+
+    def get(socket: Path, resource: str) -> dict[str, Any]:
+        asked.append(resource)
+        return {"items": []} if resource == "/pods" else {"healthy": True, "pendingTeardowns": next(pending)}
+
+    monkeypatch.setattr(module, "get", get)
+    node = RunningNode(demo_places(tmp_path, tmp_path), cast(Supervisor, None), Show())
+    assert await node.all_gone(10.0) == []
+    assert asked.count("/healthz") >= 6, "it ended while something of the pod was still undone"
 
 
 @pytest.mark.parametrize("left", [[], ["pod default/demo", "volumes or files of pod 7"]])
