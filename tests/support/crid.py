@@ -33,6 +33,8 @@ from tests.support.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 60.0
+#: Descriptors that a crid has more some time after a pod: the channel to the shim that is forked in advance.
+SPARE = 1
 STOP_SECONDS = 30.0
 
 
