@@ -29,6 +29,7 @@ from runtime.rehearsal import rehearse
 from runtime.scouts import send_scouts
 from runtime.shim.main import Shim
 from runtime.signals import start_from_defaults
+from runtime.spec import FIRST_REQUEST
 from runtime.trial import run_trial
 
 CHANNEL_FD = 3
@@ -107,6 +108,6 @@ def _fork(shim: Shim, message: Message) -> None:
         os.close(pidfd)
     except OSError as error:
         with contextlib.suppress(OSError):
-            connection.send({"re": 0, "error": to_doc(error)})
+            connection.send({"re": FIRST_REQUEST, "error": to_doc(error)})
     finally:
         connection.close()

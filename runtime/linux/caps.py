@@ -44,8 +44,8 @@ _HEADER: Final = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
 _SETS: Final = struct.Struct("=6I")
 _LOWER: Final = 0xFFFFFFFF
 
-_capset = wrapper("capset", ctypes.c_char_p, ctypes.c_char_p)
-_capget = wrapper("capget", ctypes.c_char_p, ctypes.c_void_p)
+_capset = wrapper("capset", ctypes.c_void_p, ctypes.c_void_p)
+_capget = wrapper("capget", ctypes.c_void_p, ctypes.c_void_p)
 _prctl = wrapper("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 

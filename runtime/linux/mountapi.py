@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from ctypes import c_char_p, c_int, c_size_t, c_uint
+from ctypes import c_char_p, c_int, c_size_t, c_uint, c_void_p
 from typing import Final
 
 from runtime.linux.syscalls import AT_EMPTY_PATH, AT_FDCWD, numbered
@@ -46,7 +46,7 @@ _move_mount = numbered("move_mount", c_int, c_char_p, c_int, c_char_p, c_uint)
 _fsopen = numbered("fsopen", c_char_p, c_uint)
 _fsconfig = numbered("fsconfig", c_int, c_uint, c_char_p, c_char_p, c_int)
 _fsmount = numbered("fsmount", c_int, c_uint, c_uint)
-_mount_setattr = numbered("mount_setattr", c_int, c_char_p, c_uint, c_char_p, c_size_t)
+_mount_setattr = numbered("mount_setattr", c_int, c_char_p, c_uint, c_void_p, c_size_t)
 
 
 def fsopen(fstype: str) -> int:
