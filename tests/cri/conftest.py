@@ -5,6 +5,7 @@ All run in one event loop, since a CriClient belongs to the loop it was made in.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -65,3 +66,15 @@ def crictl(crid: Crid, tmp_path: Path, request: pytest.FixtureRequest) -> Iterat
 @pytest.fixture
 def files(crid: Crid, tmp_path: Path, busybox: str) -> Files:
     return Files(crid, tmp_path, busybox)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def with_runc(registry: Registry) -> AsyncIterator[tuple[Crid, str]]:
+    """A crid whose default is Debian's runc, and an image in it."""
+    if (program := shutil.which("runc")) is None:
+        pytest.skip("runc is not installed (Debian: runc)")
+    async with running_crid(settings=f'default_runtime = "runc"\nruntimes.runc.path = "{program}"') as crid:
+        crid.trust_plain_http(registry.host)
+        image = push_image(registry, "runc:1", [busybox_rootfs()], {"Cmd": ["sh"]}).ref
+        await crid.cri.PullImage(image={"image": image})
+        yield crid, image

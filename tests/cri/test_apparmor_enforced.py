@@ -5,20 +5,17 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from cri.proto import api_pb2 as api
 from cri.server.security.apparmor import DEFAULT, PARSER
 from runtime.linux.lsm import apparmor_enabled
 from tests.support.asking import FOREVER, container_of, needs_user_namespaces, output, refused, security, streamed
-from tests.support.crid import Crid, running_crid
-from tests.support.images import busybox_rootfs, push_image
-from tests.support.registry import Registry
+from tests.support.crid import Crid
 
 pytestmark = [
     pytest.mark.skipif(not apparmor_enabled(), reason="this kernel runs without AppArmor; tests.vm boots one with it"),
@@ -170,18 +167,6 @@ async def test_a_volume_over_proc_unconfines_nobody(crid: Crid, busybox: str, tm
     assert seen_from_the_node(await crid.pid_of(id)) == enforced(DEFAULT)
     assert (await crid.exec(id, "sh", "-c", "mkdir /m; mount -t proc none /m"))[0] != 0
     assert not any(file.stat().st_size for file in tmp_path.rglob("exec"))
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def with_runc(registry: Registry) -> AsyncIterator[tuple[Crid, str]]:
-    """A crid whose default is Debian's runc, and an image in it."""
-    if (program := shutil.which("runc")) is None:
-        pytest.skip("runc is not installed (Debian: runc)")
-    async with running_crid(settings=f'default_runtime = "runc"\nruntimes.runc.path = "{program}"') as crid:
-        crid.trust_plain_http(registry.host)
-        image = push_image(registry, "runc:1", [busybox_rootfs()], {"Cmd": ["sh"]}).ref
-        await crid.cri.PullImage(image={"image": image})
-        yield crid, image
 
 
 async def test_containers_of_runc(with_runc: tuple[Crid, str], strict: str) -> None:

@@ -6,9 +6,7 @@ The policy has to know the types of container-selinux; tests.vm loads a small on
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from cri.proto import api_pb2 as api
 from images.build import regular
 from runtime.linux.lsm import SELINUX, selinux_enabled
 from tests.support.asking import FOREVER, container_of, needs_user_namespaces, output, refused, security, streamed
-from tests.support.crid import Crid, Sandbox, running_crid
+from tests.support.crid import Crid, Sandbox
 from tests.support.images import busybox_rootfs, push_image
 from tests.support.registry import Registry
 
@@ -202,18 +200,6 @@ async def test_volumes_that_are_images(crid: Crid, busybox: str, registry: Regis
         linux = security(namespace_options=options)
         pod = await crid.run_pod(linux=linux)
         assert await output(crid, busybox, script, pod=pod, linux=linux, mounts=mounts) == ["1", "1", "2", "2", "1"]
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def with_runc(registry: Registry) -> AsyncIterator[tuple[Crid, str]]:
-    """A crid whose default is Debian's runc, and an image in it."""
-    if (program := shutil.which("runc")) is None:
-        pytest.skip("runc is not installed (Debian: runc)")
-    async with running_crid(settings=f'default_runtime = "runc"\nruntimes.runc.path = "{program}"') as crid:
-        crid.trust_plain_http(registry.host)
-        image = push_image(registry, "runc:1", [busybox_rootfs()], {"Cmd": ["sh"]}).ref
-        await crid.cri.PullImage(image={"image": image})
-        yield crid, image
 
 
 async def test_containers_of_runc(with_runc: tuple[Crid, str]) -> None:
